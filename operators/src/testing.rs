@@ -1,0 +1,254 @@
+//! What the model tests share: a random log with partitions and watermarks, the account, and the net of weighted rows.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{Array, AsArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray, UInt32Array};
+use arrow::datatypes::{DataType, Field, Int32Type, Int64Type, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType};
+use tidemill_engine::account::{Counts, NodeCounts};
+use tidemill_engine::hash::{key_group, owner};
+use tidemill_engine::operator::{Operator, Output};
+use tidemill_engine::rows::{Origin, RawRecord, RawRecords, Rows, Tokens};
+use tidemill_engine::state::{Changes, Merge, Scalars, TableSpec};
+
+/// A small generator of numbers: same seed, same numbers.
+pub struct Rng(pub u64);
+
+impl Rng {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A number in `0..n`.
+    pub fn below(&mut self, n: u64) -> u64 {
+        self.next() % n.max(1)
+    }
+
+    pub fn one_in(&mut self, n: u64) -> bool {
+        self.below(n) == 0
+    }
+}
+
+/// A record of the test log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    pub partition: i32,
+    pub offset: i64,
+    pub key: Option<i64>,
+    pub name: Option<String>,
+    pub time: Option<i64>,
+    pub value: Option<i64>,
+    /// Of its partition, before it.
+    pub watermark: i64,
+}
+
+struct Raw;
+
+impl RawRecords for Raw {
+    fn record(&self, _offset: i64) -> Option<RawRecord<'_>> {
+        Some(RawRecord { key: None, payload: Some(b"{}"), timestamp_ms: None })
+    }
+}
+
+/// key, name, ts, value.
+pub fn log_schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        Field::new("key", DataType::Int64, true),
+        Field::new("name", DataType::Utf8, true),
+        Field::new("ts", timestamp(), true),
+        Field::new("value", DataType::Int64, true),
+    ]))
+}
+
+pub fn timestamp() -> DataType {
+    DataType::Timestamp(TimeUnit::Microsecond, None)
+}
+
+/// Records of one partition as source rows.
+pub fn source_rows(records: &[Record]) -> Rows {
+    let batch = RecordBatch::try_new(
+        log_schema(),
+        vec![
+            Arc::new(records.iter().map(|record| record.key).collect::<Int64Array>()),
+            Arc::new(records.iter().map(|record| record.name.clone()).collect::<StringArray>()),
+            Arc::new(records.iter().map(|record| record.time).collect::<TimestampMicrosecondArray>()),
+            Arc::new(records.iter().map(|record| record.value).collect::<Int64Array>()),
+        ],
+    )
+    .expect("a log batch");
+    let mut rows = Rows::derived(batch, None, Tokens::Each(0));
+    rows.origin = Some(Origin {
+        source: 0,
+        partition: records.first().map_or(0, |record| record.partition),
+        offsets: records.iter().map(|record| record.offset).collect(),
+        watermarks: records.iter().map(|record| record.watermark).collect(),
+        raw: Arc::new(Raw),
+    });
+    rows
+}
+
+/// How the random log is made.
+pub struct LogShape {
+    pub partitions: i32,
+    pub records: usize,
+    pub keys: u64,
+    /// Event time between records, at most.
+    pub step: u64,
+    /// How far a record may lie behind.
+    pub disorder: u64,
+    /// Watermark delay.
+    pub delay: i64,
+}
+
+/// A log with disorder, duplicates, NULLs and rows far behind; partitions take turns at random, each with its own clock.
+pub fn random_log(rng: &mut Rng, shape: &LogShape) -> Vec<Record> {
+    let mut clocks: Vec<i64> = (0..shape.partitions).map(|_| rng.below(5) as i64 - 20).collect();
+    let mut offsets = vec![0_i64; shape.partitions as usize];
+    let mut watermarks = vec![i64::MIN; shape.partitions as usize];
+    let mut log: Vec<Record> = Vec::new();
+    for _ in 0..shape.records {
+        let partition = rng.below(shape.partitions as u64) as usize;
+        clocks[partition] += if rng.one_in(60) { rng.below(shape.step * 40) as i64 } else { rng.below(shape.step + 1) as i64 };
+        let behind = if rng.one_in(12) { rng.below(shape.disorder * 6 + 1) } else { rng.below(shape.disorder + 1) } as i64;
+        let time = if rng.one_in(40) { None } else { Some(clocks[partition] - behind) };
+        let key = if rng.one_in(15) { None } else { Some(rng.below(shape.keys) as i64) };
+        let name = if rng.one_in(15) { None } else { Some(["", "a", "bb", "a string longer than twelve bytes", "ü"][rng.below(5) as usize].to_owned()) };
+        let value = if rng.one_in(8) { None } else { Some(rng.below(9) as i64 - 4) };
+        let mut record = Record { partition: partition as i32, offset: offsets[partition], key, name, time, value, watermark: watermarks[partition] };
+        if let Some(twin) = log.iter().rev().take(3).find(|other| other.partition == partition as i32).filter(|_| rng.one_in(10)) {
+            record = Record { offset: record.offset, watermark: record.watermark, ..twin.clone() };
+        }
+        offsets[partition] += 1 + i64::from(rng.one_in(9));
+        if let Some(time) = record.time {
+            watermarks[partition] = watermarks[partition].max(time - shape.delay);
+        }
+        log.push(record);
+    }
+    log
+}
+
+/// The watermark over all partitions after `read` records of the log.
+pub fn watermark_after(read: &[Record], partitions: i32, delay: i64) -> Option<i64> {
+    (0..partitions)
+        .map(|partition| read.iter().filter(|record| record.partition == partition).filter_map(|record| record.time).max().map_or(i64::MIN, |time| time.saturating_sub(delay)))
+        .min()
+}
+
+/// One value as text; timestamps as microseconds.
+pub fn cell(array: &dyn Array, row: usize) -> String {
+    if array.is_null(row) {
+        return "NULL".to_owned();
+    }
+    match array.data_type() {
+        DataType::Int64 => array.as_primitive::<Int64Type>().value(row).to_string(),
+        DataType::Int32 => array.as_primitive::<Int32Type>().value(row).to_string(),
+        DataType::Timestamp(TimeUnit::Microsecond, _) => array.as_primitive::<TimestampMicrosecondType>().value(row).to_string(),
+        DataType::Utf8 => format!("{:?}", array.as_string::<i32>().value(row)),
+        DataType::Utf8View => format!("{:?}", array.as_string_view().value(row)),
+        other => panic!("no text for {other}"),
+    }
+}
+
+/// A row as text.
+pub fn line(batch: &RecordBatch, row: usize) -> String {
+    batch.columns().iter().map(|column| cell(column, row)).collect::<Vec<_>>().join("|")
+}
+
+/// A value of the model as text.
+pub fn text<T: ToString>(value: Option<T>) -> String {
+    value.map_or("NULL".to_owned(), |value| value.to_string())
+}
+
+/// What came out so far.
+#[derive(Default)]
+pub struct Collected {
+    /// Rows by text: the sum of their weights.
+    pub net: BTreeMap<String, i64>,
+    /// Tokens that went out.
+    pub out: i64,
+    /// (partition, offset, window_start).
+    pub late: Vec<(i32, i64, Option<i64>)>,
+    /// Settled and held before the last restart.
+    pub before: NodeCounts,
+    /// The least weight a row ever had.
+    pub least: i64,
+}
+
+impl Collected {
+    /// Takes what an operator put out in a tick.
+    pub fn take(&mut self, out: &mut Output) -> Vec<Rows> {
+        self.late.extend(out.late.drain(..).map(|event| (event.partition, event.offset, event.window_start)));
+        std::mem::take(&mut out.rows)
+    }
+
+    /// Adds final rows.
+    pub fn add(&mut self, rows: &Rows) {
+        rows.tokens.sums(rows.len(), |_, tokens| self.out += tokens);
+        for row in 0..rows.len() {
+            let line = line(&rows.batch, row);
+            let sum = self.net.entry(line.clone()).or_default();
+            *sum += rows.weight(row);
+            self.least = self.least.min(*sum);
+            if *sum == 0 {
+                self.net.remove(&line);
+            }
+        }
+    }
+}
+
+/// The part of rows that each of `workers` owns.
+pub fn split(rows: &Rows, workers: usize) -> Vec<Rows> {
+    let hashes = rows.hashes.clone().expect("rows to exchange have hashes");
+    (0..workers)
+        .map(|worker| {
+            let mine: UInt32Array = (0..rows.len() as u32).filter(|row| owner(key_group(hashes[*row as usize]), workers) == worker).collect();
+            rows.take(&mine).expect("takes")
+        })
+        .collect()
+}
+
+/// All epochs written by all instances of an operator, and the way back.
+#[derive(Default)]
+pub struct Store {
+    epochs: Vec<Vec<Changes>>,
+    scalars: Vec<Scalars>,
+}
+
+impl Store {
+    /// Writes an epoch of every instance; the first one wholly.
+    pub fn cut(&mut self, instances: &mut [Box<dyn Operator>]) {
+        let full = self.epochs.is_empty();
+        self.scalars = instances.iter().map(|instance| instance.scalars()).collect();
+        for instance in instances {
+            let tables = instance.tables().len();
+            self.epochs.push((0..tables).map(|table| instance.changes(table, full).expect("changes")).collect());
+        }
+    }
+
+    /// Loads fresh instances.
+    pub fn restore(&self, instances: &mut [Box<dyn Operator>]) {
+        let workers = instances.len();
+        for (worker, instance) in instances.iter_mut().enumerate() {
+            self.scalars.iter().for_each(|scalars| instance.load_scalars(scalars));
+            let specs: Vec<TableSpec> = instance.tables();
+            for (table, spec) in specs.into_iter().enumerate() {
+                let mut merge = Merge::new(spec).expect("a merge");
+                self.epochs.iter().filter_map(|epoch| epoch.get(table)).for_each(|changes| merge.apply(changes.clone()).expect("applies"));
+                for batch in merge.finish(|hash| owner(key_group(hash), workers) == worker).expect("finishes") {
+                    instance.load(table, &batch).expect("loads");
+                }
+            }
+        }
+    }
+}
+
+/// Settled (late, filtered) and held over all counts.
+pub fn totals<'a>(counts: impl Iterator<Item = &'a NodeCounts>) -> Counts {
+    let mut sum = Counts::default();
+    counts.flat_map(|counts| counts.sources()).for_each(|counts| sum.add(counts));
+    sum
+}

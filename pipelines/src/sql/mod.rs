@@ -1,0 +1,41 @@
+//! The SQL front end: the text of a pipeline file to a `Program`, and a `Program` to logical plans.
+//!
+//! Always: statements are ours, queries are DataFusion's planner over our own catalog; nothing parsed is ever ignored silently; every
+//! error has its place in the file; a plan depends on the file alone. No I/O, no execution: the lowering to operators stands in
+//! `lower`, the batch lowering of the window functions in `batch`. The command calls `parse` and `plan`.
+
+pub mod batch;
+mod context;
+mod create;
+mod duration;
+mod error;
+mod explain;
+mod fields;
+mod functions;
+mod keys;
+mod lex;
+mod options;
+mod parse;
+mod plan;
+mod program;
+mod refuse;
+mod shape;
+mod stars;
+mod time;
+mod types;
+mod windows;
+
+pub use batch::to_batch;
+pub use context::{HIDDEN, OutputTable, SourceTable, hidden_fields};
+pub use duration::show as show_duration;
+pub use error::SqlError;
+pub use functions::AGGREGATES;
+pub use keys::{KeyColumn, RankBound, is_row_number, key_of, rank_bound};
+pub use parse::parse;
+pub use plan::{PlannedOutput, RULES, analyze, optimize, plan};
+pub use program::*;
+pub use time::{TimeKind, time_columns, time_kinds};
+pub use types::{TIMESTAMP, sql_name};
+pub use windows::{WINDOW_END, WINDOW_START, WindowKind, WindowNode};
+#[cfg(test)]
+mod scratch_tests;
