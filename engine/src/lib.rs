@@ -11,6 +11,7 @@ pub mod letter;
 pub mod operator;
 pub mod rows;
 pub mod run;
+pub mod sim;
 pub mod source;
 pub mod state;
 pub mod time;

@@ -59,7 +59,7 @@ impl Keys {
                 continue;
             }
             let within = and(&gt_eq(keys, &Scalar::new(min))?, &lt_eq(keys, &Scalar::new(max))?)?;
-            let mut within = prep_null_mask_filter(&within);
+            let mut within = if within.null_count() > 0 { prep_null_mask_filter(&within) } else { within };
             if range.nulls.is_null(group) || range.nulls.value(group) > 0 {
                 within = or(&within, &is_null(keys)?)?;
             }
