@@ -1,1 +1,57 @@
-fn main() {}
+//! The `tidemill` command: reads what was typed and hands it to a subcommand, one file each.
+//!
+//! Always: results on stdout, all else on stderr; the exit code says what happened (`exit`). Nothing is computed here.
+
+mod answers;
+mod check;
+mod cli;
+mod console;
+mod demo;
+mod exit;
+mod generate;
+mod lag;
+mod progress;
+mod prompt;
+mod run;
+mod signals;
+mod sql;
+mod statements;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+use tracing_subscriber::EnvFilter;
+
+use cli::{Cli, Command, Common};
+use exit::{Out, Outcome, refused};
+
+fn main() -> ExitCode {
+    exit::install_panic_hook();
+    let cli = Cli::parse();
+    exit::finish(log(&cli.common).and_then(|()| dispatch(&cli)))
+}
+
+fn dispatch(cli: &Cli) -> Outcome {
+    let common = &cli.common;
+    match &cli.command {
+        Command::Demo(args) => demo::demo(args, common),
+        Command::Run(args) => run::run(args, common),
+        Command::Sql(args) => sql::sql(args, common),
+        Command::Check(args) => check::check(args, common),
+        Command::Generate(args) => generate::generate(args, common),
+        Command::Verify(_) => Err(refused("verify is not supported yet; until then, the tables can be compared by hand: any Delta reader opens them")),
+        Command::Completions { shell } => {
+            clap_complete::generate(*shell, &mut Cli::command(), "tidemill", &mut Out::new());
+            Ok(())
+        }
+    }
+}
+
+fn log(common: &Common) -> Outcome {
+    let filter = EnvFilter::builder().parse(&common.log).map_err(|_| {
+        refused(format!("--log {}: it takes error, warn, info, debug, trace or off, or levels by part, e.g. librdkafka=debug,warn", common.log))
+    })?;
+    let filter = if common.quiet && common.log == "warn" { EnvFilter::new("error") } else { filter };
+    let lines = tracing_subscriber::fmt().compact().with_env_filter(filter).with_ansi(console::colours()).with_writer(console::LogLines);
+    lines.try_init().map_err(|error| refused(format!("--log: {error}")))
+}

@@ -46,7 +46,8 @@ fn rows_carry_the_hidden_columns_and_bad_records_their_whole_bytes() {
     assert_eq!(batch["_offset"].as_primitive::<Int64Type>().values(), &[10, 20]);
     assert_eq!(batch["_timestamp"].as_primitive::<TimestampMicrosecondType>().values(), &[5000, 9000]);
     assert_eq!(batch["_key"].as_binary::<i32>().iter().collect::<Vec<_>>(), [Some(&b"k"[..]), None]);
-    let dead: Vec<_> = read.dead.iter().map(|letter| (letter.partition, letter.offset, letter.reason.as_str(), letter.timestamp_ms)).collect();
+    let dead: Vec<_> =
+        read.dead.iter().map(|letter| (letter.partition, letter.offset, letter.reason.as_str(), letter.timestamp_ms)).collect();
     assert_eq!(dead, [(3, 12, "null_payload", Some(6)), (3, 13, "empty", Some(7)), (3, 14, "type", Some(8))]);
     assert_eq!((read.dead[0].key.as_deref(), &read.dead[0].payload), (Some(&b"dead"[..]), &None));
     assert_eq!((&read.dead[1].key, read.dead[1].payload.as_deref()), (&None, Some(&b""[..])));

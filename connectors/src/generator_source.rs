@@ -10,6 +10,7 @@ use tidemill_engine::error::{Error, Result};
 use tidemill_engine::rows::RawRecord;
 use tidemill_engine::source::{Limits, Polled, Source};
 
+use crate::OpenSource;
 use crate::arena::Arena;
 use crate::format::{DecodeConfig, RecordDecoder};
 use crate::generator::{self, Case, Generated, Settings, Workload};
@@ -30,15 +31,39 @@ pub struct GeneratorConfig {
     pub count: Option<u64>,
 }
 
-/// What opens the readers. Refused: a case or a topic nobody knows.
-pub fn generator_source(config: GeneratorConfig, decode: DecodeConfig) -> Result<Arc<dyn Fn() -> Result<Box<dyn Source>> + Send + Sync>> {
-    let case = generator::find(&config.case).ok_or_else(|| {
-        let names: Vec<_> = generator::CASES.iter().map(|case| case.name).collect();
-        Error::refused(format!("no case {:?} to generate: there is {}", config.case, names.join(", ")))
-    })?;
-    if !case.topics.contains(&config.topic.as_str()) {
-        return Err(Error::refused(format!("case {} has no topic {:?}: it has {}", case.name, config.topic, case.topics.join(", "))));
+impl GeneratorConfig {
+    /// Where each partition ends; `None` without a count. (Makes all the records once.)
+    pub fn end_offsets(&self) -> Result<Option<Vec<(i32, i64)>>> {
+        let Some(count) = self.count else { return Ok(None) };
+        let mut workload = (self.case()?.make)(&self.settings);
+        let mut ends = vec![0; self.settings.partitions.max(1) as usize];
+        let mut record = Generated::default();
+        for _ in 0..count {
+            workload.next_into(&mut record);
+            if record.topic == self.topic
+                && let Some(end) = ends.get_mut(record.partition as usize)
+            {
+                *end += 1;
+            }
+        }
+        Ok(Some((0..).zip(ends).collect()))
     }
+
+    fn case(&self) -> Result<&'static Case> {
+        let case = generator::find(&self.case).ok_or_else(|| {
+            let names: Vec<_> = generator::CASES.iter().map(|case| case.name).collect();
+            Error::refused(format!("no case {:?} to generate: there is {}", self.case, names.join(", ")))
+        })?;
+        if case.topics.contains(&self.topic.as_str()) {
+            return Ok(case);
+        }
+        Err(Error::refused(format!("case {} has no topic {:?}: it has {}", case.name, self.topic, case.topics.join(", "))))
+    }
+}
+
+/// What opens the readers. Refused: a case or a topic nobody knows.
+pub fn generator_source(config: GeneratorConfig, decode: DecodeConfig) -> Result<OpenSource> {
+    let case = config.case()?;
     Ok(Arc::new(move || Ok(Box::new(GeneratorSource::new(case, config.clone(), &decode)?))))
 }
 
@@ -125,10 +150,13 @@ mod tests {
     use arrow::datatypes::DataType;
     use tidemill_engine::source::ReadBatch;
 
-    fn read_all(partition: i32, from: i64, limits: Limits) -> Vec<ReadBatch> {
+    fn config() -> GeneratorConfig {
         let case = generator::CASES.first().expect("a case");
         let settings = Settings { partitions: 3, ..Settings::default() };
-        let config = GeneratorConfig { case: case.name.into(), topic: case.topics[0].into(), settings, count: Some(5_000) };
+        GeneratorConfig { case: case.name.into(), topic: case.topics[0].into(), settings, count: Some(5_000) }
+    }
+
+    fn read_all(partition: i32, from: i64, limits: Limits) -> Vec<ReadBatch> {
         let column = Column {
             name: "no_such_field".into(),
             path: vec!["no_such_field".into()],
@@ -138,7 +166,7 @@ mod tests {
             build: true,
         };
         let decode = DecodeConfig { columns: vec![column], ..DecodeConfig::default() };
-        let open = generator_source(config, decode).expect("a known case");
+        let open = generator_source(config(), decode).expect("a known case");
         let mut source = open().expect("opens");
         source.assign(&[(partition, from)]).expect("assigned");
         let mut all = Vec::new();
@@ -162,6 +190,8 @@ mod tests {
         let large = Limits { rows_max: 10_000, bytes_max: usize::MAX, end: i64::MAX };
         let small = Limits { rows_max: 7, bytes_max: 1500, end: i64::MAX };
         let all = records(&read_all(1, 0, large));
+        let ends = config().end_offsets().expect("a known case").expect("a count");
+        assert_eq!((ends.len(), ends[1]), (3, (1, all.len() as i64)));
         assert!(all.len() > 500, "{}", all.len());
         assert_eq!(records(&read_all(1, 0, small)), all);
         let from = 200;

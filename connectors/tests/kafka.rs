@@ -39,11 +39,24 @@ fn quiet() -> impl FnMut(&str) {
 }
 
 fn config(brokers: &str, topic: &str) -> KafkaConfig {
-    KafkaConfig { brokers: brokers.into(), topic: topic.into(), properties: Vec::new(), group: "tidemill-test".into(), budget_bytes: BUDGET_BYTES }
+    KafkaConfig {
+        brokers: brokers.into(),
+        topic: topic.into(),
+        properties: Vec::new(),
+        group: "tidemill-test".into(),
+        budget_bytes: BUDGET_BYTES,
+    }
 }
 
 fn decode() -> DecodeConfig {
-    let column = Column { name: "n".into(), path: vec!["n".into()], data_type: DataType::Int64, nullable: false, unit: TimeUnitOption::Ms, build: true };
+    let column = Column {
+        name: "n".into(),
+        path: vec!["n".into()],
+        data_type: DataType::Int64,
+        nullable: false,
+        unit: TimeUnitOption::Ms,
+        build: true,
+    };
     DecodeConfig { columns: vec![column], hidden: vec![Hidden::Offset, Hidden::Key], ..DecodeConfig::default() }
 }
 
@@ -256,7 +269,8 @@ fn large_records_null_and_empty_ones_pass() {
     producer.flush().expect("delivered");
     let reads = read_to_end(open(&brokers, &topic, &[(0, 0)]).as_mut(), 0, LIMITS);
     assert_eq!(numbers(&reads), [1, 2]);
-    let dead: Vec<_> = reads.iter().flat_map(|read| &read.dead).map(|letter| (letter.offset, letter.reason.as_str(), letter.timestamp_ms)).collect();
+    let dead: Vec<_> =
+        reads.iter().flat_map(|read| &read.dead).map(|letter| (letter.offset, letter.reason.as_str(), letter.timestamp_ms)).collect();
     assert_eq!(dead, [(1, "null_payload", Some(6)), (2, "empty", Some(7))]);
     let info = admin.topic(&topic, &mut quiet()).expect("there");
     assert!(info.topic_id.is_some_and(|id| id.len() == 22), "Kafka's ids are 22 characters");
@@ -280,7 +294,8 @@ fn committed_offsets_are_there_for_lag_tools() {
     source.committed(&[(0, 10)]);
     drop(source);
     use rdkafka::consumer::{BaseConsumer, Consumer};
-    let consumer: BaseConsumer = ClientConfig::new().set("bootstrap.servers", &brokers).set("group.id", &group).create().expect("a consumer");
+    let consumer: BaseConsumer =
+        ClientConfig::new().set("bootstrap.servers", &brokers).set("group.id", &group).create().expect("a consumer");
     let mut asked = rdkafka::TopicPartitionList::new();
     asked.add_partition(&topic, 0);
     let found = consumer.committed_offsets(asked, Duration::from_secs(10)).expect("answers");
@@ -295,11 +310,8 @@ fn aborted_records_are_not_seen_and_an_open_transaction_is_no_end() {
     let topic = fresh("transactions");
     let admin = Admin::new(&brokers, &[], WAIT_MS).expect("good properties");
     admin.create_topic(&topic, 1, &[("cleanup.policy", "compact")], &mut quiet()).expect("made");
-    let producer: BaseProducer = ClientConfig::new()
-        .set("bootstrap.servers", &brokers)
-        .set("transactional.id", fresh("id"))
-        .create()
-        .expect("a producer");
+    let producer: BaseProducer =
+        ClientConfig::new().set("bootstrap.servers", &brokers).set("transactional.id", fresh("id")).create().expect("a producer");
     let wait = Duration::from_secs(10);
     let send = |numbers: std::ops::Range<i64>| {
         for n in numbers {

@@ -79,6 +79,8 @@ pub struct SourceSpec {
     pub time: Option<TimeSpec>,
     /// Rows further ahead of their record's timestamp than this are dead letters.
     pub future_max_us: Option<i64>,
+    /// A partition whose end was reached this long ago is idle.
+    pub idle_after_us: i64,
     /// Makes one worker's reader.
     pub open: Arc<dyn Fn() -> Result<Box<dyn Source>> + Send + Sync>,
 }

@@ -11,6 +11,7 @@ pub mod judge;
 pub mod keys;
 pub mod pane;
 pub mod project;
+pub mod session;
 pub mod tokens;
 pub mod union;
 pub mod window_aggregate;

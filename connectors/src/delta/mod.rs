@@ -125,6 +125,10 @@ impl DeltaPublisher {
                 open.insert(target.folder.to_owned(), (cold, Ranges::default()));
             }
             let Some((cold, ranges)) = open.get_mut(target.folder) else { return Err(Error::failed("a table that was just opened is gone")) };
+            let waits = |covered: u64| changes.iter().any(|(epoch, batch)| *epoch > covered && *epoch <= to && batch.num_rows() > 0);
+            if to > covered && !waits(covered) {
+                return Ok(Published { version: cold.version(), ..Published::default() });
+            }
             let mut last = None;
             for attempt in 0..ATTEMPTS {
                 cold.refresh().await?;

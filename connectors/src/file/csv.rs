@@ -41,12 +41,28 @@ impl Csv {
                 return Err(Error::refused(format!("CSV header: {name:?} stands there twice")));
             }
         }
-        if let Some(column) = columns.iter().find(|column| !column.nullable && !column.path.first().is_some_and(|name| names.contains(name))) {
-            return Err(Error::refused(format!("the CSV header has no {:?}, but the column is NOT NULL: it has {}", column.name, names.join(", "))));
+        if let Some(column) =
+            columns.iter().find(|column| !column.nullable && !column.path.first().is_some_and(|name| names.contains(name)))
+        {
+            return Err(Error::refused(format!(
+                "the CSV header has no {:?}, but the column is NOT NULL: it has {}",
+                column.name,
+                names.join(", ")
+            )));
         }
         let keys = names.iter().map(|name| json_key(name)).collect();
         Ok(Self { reader, keys, record, fields, json: Vec::new() })
     }
+}
+
+/// How many records a file has below its header.
+pub(super) fn count(path: &Path) -> Result<i64> {
+    let (mut reader, mut record, mut records) = (Reader::open(path)?, Vec::new(), 0);
+    while append_record(&mut reader, &mut record)? {
+        record.clear();
+        records += 1;
+    }
+    Ok((records - 1).max(0))
 }
 
 impl Lines for Csv {
@@ -57,7 +73,11 @@ impl Lines for Csv {
         }
         let raw = trimmed(&self.record);
         if raw.len() > RECORD_BYTES_MAX {
-            return Ok(Some(Line::Bad { raw, reason: "too_long", detail: format!("a record of {} bytes, {RECORD_BYTES_MAX} are allowed", raw.len()) }));
+            return Ok(Some(Line::Bad {
+                raw,
+                reason: "too_long",
+                detail: format!("a record of {} bytes, {RECORD_BYTES_MAX} are allowed", raw.len()),
+            }));
         }
         if raw.is_empty() {
             return Ok(Some(Line::Bad { raw, reason: "empty", detail: "the line is empty".into() }));

@@ -3,7 +3,9 @@
 use super::*;
 use crate::format::Hidden;
 use crate::json::{Column, TimeUnitOption};
-use arrow::array::{Array, AsArray, BinaryArray, Decimal128Array, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::array::{
+    Array, AsArray, BinaryArray, Decimal128Array, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+};
 use arrow::datatypes::{DataType, Decimal128Type, Field, Int64Type, Schema, TimeUnit, TimestampMicrosecondType};
 use tidemill_engine::source::ReadBatch;
 
@@ -47,7 +49,9 @@ fn read(path: &Path, format: FileFormat, columns: Vec<Column>) -> ReadBatch {
     let mut source = open(path, format, columns, &[(0, 0)]).expect("opens");
     let polled = source.poll(0, ALL).expect("no error");
     assert!(polled.at_end);
-    polled.read.expect("records")
+    let read = polled.read.expect("records");
+    assert_eq!(FileConfig::find(path, format).and_then(|config| config.end_offsets()).expect("counts"), [(0, read.next)]);
+    read
 }
 
 fn letters(read: &ReadBatch) -> Vec<(i64, &str, &[u8])> {

@@ -16,6 +16,7 @@ use tidemill_engine::error::{Error, Result};
 use tidemill_engine::rows::RawRecord;
 use tidemill_engine::source::{Limits, Polled, Source};
 
+use crate::OpenSource;
 use crate::arena::Arena;
 use crate::format::{DecodeConfig, RecordDecoder};
 use lines::{Line, Lines};
@@ -78,7 +79,10 @@ impl FileConfig {
             let ends = |file: &PathBuf| file.extension().and_then(|end| end.to_str()).is_some_and(|end| format.extensions().contains(&end));
             let hidden = |file: &PathBuf| file.file_name().and_then(|name| name.to_str()).is_none_or(|name| name.starts_with('.'));
             let listed = std::fs::read_dir(path).map_err(|error| Error::external(format!("{shown}: {error}")))?;
-            files = listed.map(|entry| Ok(entry?.path())).collect::<std::io::Result<_>>().map_err(|error| Error::external(format!("{shown}: {error}")))?;
+            files = listed
+                .map(|entry| Ok(entry?.path()))
+                .collect::<std::io::Result<_>>()
+                .map_err(|error| Error::external(format!("{shown}: {error}")))?;
             files.retain(|file| file.is_file() && ends(file) && !hidden(file));
             files.sort();
             if files.is_empty() {
@@ -92,10 +96,23 @@ impl FileConfig {
     pub fn partitions(&self) -> usize {
         self.files.len()
     }
+
+    /// Where each ends now: its number of records. (Reads the files, all of them.)
+    pub fn end_offsets(&self) -> Result<Vec<(i32, i64)>> {
+        let count = |file: &PathBuf| {
+            match self.format {
+                FileFormat::Json => ndjson::count(file),
+                FileFormat::Csv => csv::count(file),
+                FileFormat::Parquet => parquet::count(file),
+            }
+            .map_err(|error| error.context(file.display()))
+        };
+        self.files.iter().zip(0..).map(|(file, partition)| Ok((partition, count(file)?))).collect()
+    }
 }
 
 /// What opens the readers. Refused: columns that the format can't have.
-pub fn file_source(config: FileConfig, decode: DecodeConfig) -> Result<Arc<dyn Fn() -> Result<Box<dyn Source>> + Send + Sync>> {
+pub fn file_source(config: FileConfig, decode: DecodeConfig) -> Result<OpenSource> {
     let mut decode = decode;
     match config.format {
         FileFormat::Json => {}

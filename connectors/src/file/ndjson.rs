@@ -21,6 +21,16 @@ impl Ndjson {
     }
 }
 
+/// How many lines a file has.
+pub(super) fn count(path: &Path) -> Result<i64> {
+    let (mut reader, mut line, mut lines) = (Reader::open(path)?, Vec::new(), 0);
+    while reader.append_line(&mut line)? {
+        line.clear();
+        lines += 1;
+    }
+    Ok(lines)
+}
+
 impl Lines for Ndjson {
     fn next(&mut self) -> Result<Option<Line<'_>>> {
         self.line.clear();
@@ -29,7 +39,11 @@ impl Lines for Ndjson {
         }
         let raw = without_feed(&self.line);
         if raw.len() > RECORD_BYTES_MAX {
-            return Ok(Some(Line::Bad { raw, reason: "too_long", detail: format!("a line of {} bytes, {RECORD_BYTES_MAX} are allowed", raw.len()) }));
+            return Ok(Some(Line::Bad {
+                raw,
+                reason: "too_long",
+                detail: format!("a line of {} bytes, {RECORD_BYTES_MAX} are allowed", raw.len()),
+            }));
         }
         Ok(Some(Line::Json { json: raw, raw }))
     }

@@ -40,9 +40,14 @@ impl ParquetRows {
         let missing = |column: &&Column| !column.nullable && column.path.first().is_some_and(|name| schema.field_with_name(name).is_err());
         if let Some(column) = columns.iter().find(missing) {
             let names: Vec<_> = schema.fields().iter().map(|field| field.name().as_str()).collect();
-            return Err(Error::refused(format!("the file has no column {:?}, which is NOT NULL: it has {}", column.name, names.join(", "))));
+            return Err(Error::refused(format!(
+                "the file has no column {:?}, which is NOT NULL: it has {}",
+                column.name,
+                names.join(", ")
+            )));
         }
-        let wanted = schema.fields().iter().enumerate().filter(|(_, field)| columns.iter().any(|column| column.path.first() == Some(field.name())));
+        let wanted =
+            schema.fields().iter().enumerate().filter(|(_, field)| columns.iter().any(|column| column.path.first() == Some(field.name())));
         let mask = ProjectionMask::roots(builder.parquet_schema(), wanted.map(|(index, _)| index));
         let reader = builder.with_projection(mask).with_batch_size(BATCH_ROWS).build().map_err(no_parquet)?;
         Ok(Self { reader, text: Vec::new(), at: 0, row: 0, not_finite: Vec::new() })
@@ -60,6 +65,12 @@ impl ParquetRows {
         writer.finish()?;
         Ok(())
     }
+}
+
+/// How many rows a file has.
+pub(super) fn count(path: &Path) -> Result<i64> {
+    let builder = ParquetRecordBatchReaderBuilder::try_new(File::open(path)?).map_err(no_parquet)?;
+    Ok(builder.metadata().file_metadata().num_rows())
 }
 
 impl Lines for ParquetRows {
@@ -91,7 +102,9 @@ fn printable(batch: &RecordBatch) -> Result<RecordBatch> {
     let mut columns: Vec<ArrayRef> = Vec::with_capacity(batch.num_columns());
     for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
         let column = match field.data_type() {
-            DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => base64(cast(column, &DataType::Binary)?.as_binary()),
+            DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => {
+                base64(cast(column, &DataType::Binary)?.as_binary())
+            }
             DataType::Timestamp(unit, Some(_)) => cast(column, &DataType::Timestamp(*unit, None))?,
             _ => column.clone(),
         };

@@ -102,11 +102,7 @@ pub(super) struct Fault {
 #[cold]
 #[inline(never)]
 pub(super) fn grammar(bytes: &[u8], offset: usize) -> Fault {
-    if offset >= bytes.len() {
-        Fault { reason: Reason::Truncated, offset: bytes.len() }
-    } else {
-        Fault { reason: Reason::NotJson, offset }
-    }
+    if offset >= bytes.len() { Fault { reason: Reason::Truncated, offset: bytes.len() } } else { Fault { reason: Reason::NotJson, offset } }
 }
 
 /// Longest piece of a payload a sentence quotes.

@@ -20,16 +20,36 @@ struct Bet {
     mask: u128,
     /// The last 16 bytes where there are more than 16.
     tail: u128,
-    len: usize,
+    len: u32,
     place: Place,
     target: Target,
 }
 
-/// Where glue may stand: in which object, and whether right after its `{`.
+/// Where glue may stand: in the object of which node, and whether right after its `{`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place {
-    pub node: usize,
-    pub first: bool,
+pub(super) struct Place(u32);
+
+impl Place {
+    /// No object's place.
+    const NOWHERE: Self = Self(u32::MAX);
+
+    #[inline(always)]
+    pub(super) fn first(node: usize) -> Self {
+        Self((node as u32) << 1)
+    }
+
+    #[inline(always)]
+    pub(super) fn after_a_value(self) -> Self {
+        Self(self.0 | 1)
+    }
+
+    pub(super) fn is_first(self) -> bool {
+        self.0 & 1 == 0
+    }
+
+    pub(super) fn node(self) -> usize {
+        (self.0 >> 1) as usize
+    }
 }
 
 /// What followed what. An entry's number is also the link to the glue after it; the first glue of node `n` hangs on link `BETS + n`.
@@ -41,8 +61,7 @@ pub(super) struct Bets {
 
 impl Bets {
     pub(super) fn new(plan: &Plan) -> Self {
-        let nowhere = Place { node: usize::MAX, first: false };
-        let none = Bet { head: 0, mask: 0, tail: 0, len: 0, place: nowhere, target: Target::Skip };
+        let none = Bet { head: 0, mask: 0, tail: 0, len: 0, place: Place::NOWHERE, target: Target::Skip };
         Self { entries: Box::new([none; BETS]), links: vec![0; BETS + plan.nodes.len()] }
     }
 
@@ -57,8 +76,9 @@ impl Bets {
     pub(super) fn take(&self, link: usize, place: Place, bytes: &[u8], pos: usize) -> Option<(Target, usize, usize)> {
         let guess = usize::from(self.links.get(link).copied().unwrap_or(0));
         let bet = &self.entries[guess];
-        let won = load16(bytes, pos) & bet.mask == bet.head && bet.place == place && (bet.len <= 16 || load16(bytes, pos + bet.len - 16) == bet.tail);
-        won.then_some((bet.target, pos + bet.len, guess))
+        let end = pos + bet.len as usize;
+        let won = load16(bytes, pos) & bet.mask == bet.head && bet.place == place && (bet.len <= 16 || load16(bytes, end - 16) == bet.tail);
+        won.then_some((bet.target, end, guess))
     }
 
     /// Where `glue` has its entry, what it leads to if that is known, and from now on the bet after `link`.
@@ -76,7 +96,7 @@ impl Bets {
         let mask = if len >= 16 { u128::MAX } else { (1 << (8 * len)) - 1 };
         let tail = if len > 16 { load16(glue, len - 16) } else { 0 };
         if let Some(entry) = self.entries.get_mut(number) {
-            *entry = Bet { head: load16(glue, 0), mask, tail, len, place, target };
+            *entry = Bet { head: load16(glue, 0), mask, tail, len: len as u32, place, target };
         }
     }
 }

@@ -8,8 +8,8 @@ use super::scan::{load16, unescape};
 use super::walk::{Slot, State, Walk};
 use super::{TEXT_TYPE, base64};
 use arrow::array::{
-    ArrayRef, BinaryArray, BooleanArray, BooleanBufferBuilder, Decimal128Array, ListArray, NullBufferBuilder, PrimitiveArray, StringViewArray,
-    StructArray,
+    ArrayRef, BinaryArray, BooleanArray, BooleanBufferBuilder, Decimal128Array, ListArray, NullBufferBuilder, PrimitiveArray,
+    StringViewArray, StructArray,
 };
 use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::{
@@ -45,9 +45,16 @@ enum Values {
     Float64(Vec<f64>),
     Decimal(Vec<i128>),
     Text(Texts),
-    Bytes { ends: Vec<usize>, data: Vec<u8> },
+    Bytes {
+        ends: Vec<usize>,
+        data: Vec<u8>,
+    },
     Struct(Vec<ColumnBuffer>),
-    List { ends: Vec<usize>, element: usize, child: Box<ColumnBuffer> },
+    List {
+        ends: Vec<usize>,
+        element: usize,
+        child: Box<ColumnBuffer>,
+    },
 }
 
 /// String views and the blocks they point into.

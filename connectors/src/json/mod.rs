@@ -104,8 +104,6 @@ pub struct JsonDecoder {
     digits: Vec<u32>,
     plan: Plan,
     schema: SchemaRef,
-    /// The state each slot must reach for its record to be good.
-    least: Vec<State>,
     slots: Vec<Slot>,
     bets: Bets,
     last_date: LastDate,
@@ -142,10 +140,10 @@ impl JsonDecoder {
             return Err(Error::refused(format!("JSON may be nested 1 to {} deep, not {}", skip::DEPTH_MAX, options.depth_max)));
         }
         let plan = Plan::new(&columns, &digits)?;
-        let mut least = vec![State::Missing; plan.uses.len()];
+        let mut slots = vec![Slot::MISSING; plan.uses.len()];
         for (column, slot) in columns.iter().zip(&plan.columns) {
-            if let (false, Some(state)) = (column.nullable, least.get_mut(*slot)) {
-                *state = State::Good;
+            if let (false, Some(slot)) = (column.nullable, slots.get_mut(*slot)) {
+                slot.least = State::Good;
             }
         }
         let built = || columns.iter().zip(&plan.columns).filter(|(column, _)| column.build);
@@ -153,7 +151,7 @@ impl JsonDecoder {
         let buffers = built().map(|(column, slot)| ColumnBuffer::new(&plan, *slot, &column.data_type)).collect();
         Ok(Self {
             schema: Arc::new(Schema::new(fields)),
-            slots: vec![Slot::MISSING; plan.uses.len()],
+            slots,
             bets: Bets::new(&plan),
             last_date: LastDate::default(),
             scratch: Vec::new(),
@@ -162,7 +160,6 @@ impl JsonDecoder {
             options,
             digits,
             plan,
-            least,
             buffers,
         })
     }
@@ -183,7 +180,7 @@ impl JsonDecoder {
             scratch: &mut self.scratch,
             unknown: None,
         };
-        walk.record(&self.least)?;
+        walk.record()?;
         for buffer in &mut self.buffers {
             buffer.append(&mut walk);
         }
@@ -223,7 +220,7 @@ fn check_bytes(payload: &[u8]) -> std::result::Result<(), Bad> {
     if payload.len() > PAYLOAD_BYTES_MAX {
         return fault(Reason::Size, PAYLOAD_BYTES_MAX);
     }
-    if payload.is_ascii() {
+    if scan::ascii(payload) {
         return Ok(());
     }
     if payload.starts_with(b"\xef\xbb\xbf") {

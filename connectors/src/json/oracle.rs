@@ -62,7 +62,9 @@ fn known(value: &Json, cursors: &[Cursor<'_>]) -> bool {
             for (path, kind) in cursors {
                 match (path.split_first(), kind) {
                     (Some((first, rest)), _) if first == key => next.push((rest, kind)),
-                    (None, DataType::Struct(parts)) => next.extend(parts.iter().filter(|part| part.name() == key).map(|part| (*path, part.data_type()))),
+                    (None, DataType::Struct(parts)) => {
+                        next.extend(parts.iter().filter(|part| part.name() == key).map(|part| (*path, part.data_type())))
+                    }
                     _ => {}
                 }
             }
@@ -85,7 +87,9 @@ fn read(value: &Json, kind: &DataType, digits: u32, unit: TimeUnitOption, coerce
         Json::Text(text) if (coerce || matches!(kind, DataType::Decimal128(..))) && is_number(text) => Some(text.clone()),
         _ => None,
     };
-    let whole = |limit: i128| number.as_deref().and_then(|text| scaled(text, 0)).filter(|v| (-limit - 1..=limit).contains(v)).map(|v| v.to_string());
+    let whole = |limit: i128| {
+        number.as_deref().and_then(|text| scaled(text, 0)).filter(|v| (-limit - 1..=limit).contains(v)).map(|v| v.to_string())
+    };
     match (kind, value) {
         (DataType::Boolean, Json::Bool(value)) => Some(value.to_string()),
         (DataType::Boolean, Json::Text(text)) if coerce && (text == "true" || text == "false") => Some(text.clone()),
@@ -158,7 +162,11 @@ pub(super) fn cell(array: &dyn Array, row: usize) -> String {
         DataType::Timestamp(..) => array.as_primitive::<TimestampMicrosecondType>().value(row).to_string(),
         DataType::Struct(parts) => {
             let columns = array.as_struct().columns();
-            parts.iter().zip(columns).fold(String::from("{"), |text, (part, column)| format!("{text}{}:{},", part.name(), cell(column, row))) + "}"
+            parts
+                .iter()
+                .zip(columns)
+                .fold(String::from("{"), |text, (part, column)| format!("{text}{}:{},", part.name(), cell(column, row)))
+                + "}"
         }
         DataType::List(_) => {
             let inner = array.as_list::<i32>().value(row);
@@ -223,7 +231,9 @@ fn base64(text: &str) -> Option<Vec<u8>> {
 fn date(text: &str) -> Option<i64> {
     let parts: Vec<&str> = text.split('-').collect();
     let [year, month, day] = parts[..] else { return None };
-    let count = |part: &str, width: usize| (part.len() == width && part.bytes().all(|b| b.is_ascii_digit())).then(|| part.parse::<u32>().ok()).flatten();
+    let count = |part: &str, width: usize| {
+        (part.len() == width && part.bytes().all(|b| b.is_ascii_digit())).then(|| part.parse::<u32>().ok()).flatten()
+    };
     let (year, month, day) = (count(year, 4)?, count(month, 2)?, count(day, 2)?);
     let found = chrono::NaiveDate::from_ymd_opt(year as i32, month, day)?;
     (year > 0).then(|| (found - chrono::NaiveDate::default()).num_days())

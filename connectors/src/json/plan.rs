@@ -149,8 +149,14 @@ impl Growing {
             DataType::Float32 => Kind::Float32,
             DataType::Float64 => Kind::Float64,
             DataType::Decimal128(precision, scale) => match u32::try_from(*scale) {
-                Ok(scale) if (1..=38).contains(precision) && scale <= u32::from(*precision) => Kind::Decimal { precision: u32::from(*precision), scale },
-                _ => return Err(Error::refused(format!("DECIMAL({precision}, {scale}) needs 1 to 38 digits, at most all of them after the point"))),
+                Ok(scale) if (1..=38).contains(precision) && scale <= u32::from(*precision) => {
+                    Kind::Decimal { precision: u32::from(*precision), scale }
+                }
+                _ => {
+                    return Err(Error::refused(format!(
+                        "DECIMAL({precision}, {scale}) needs 1 to 38 digits, at most all of them after the point"
+                    )));
+                }
             },
             text if *text == TEXT_TYPE => Kind::Text,
             DataType::Binary => Kind::Bytes,
@@ -183,7 +189,11 @@ impl Growing {
             return Err(Error::refused(format!("{label}: what is inside a STRUCT or a list is always nullable")));
         }
         let digits = match field.metadata().get(TIMESTAMP_DIGITS_KEY) {
-            Some(text) => text.parse().ok().filter(|own| *own <= 6).ok_or_else(|| Error::refused(format!("{label}: a TIMESTAMP has 0 to 6 digits")))?,
+            Some(text) => text
+                .parse()
+                .ok()
+                .filter(|own| *own <= 6)
+                .ok_or_else(|| Error::refused(format!("{label}: a TIMESTAMP has 0 to 6 digits")))?,
             None => digits,
         };
         self.claim(node, field.data_type(), unit, digits, label)
@@ -247,18 +257,15 @@ impl Growing {
 pub(super) enum Target {
     /// Nobody wants it: check it.
     Skip,
-    /// One use takes it as it is.
-    Leaf { slot: usize, kind: Kind },
-    /// Several uses take it, or somebody looks inside.
-    Branch { node: usize },
+    /// The use with this number takes it as it is.
+    Leaf(u32),
+    /// Several uses take it, or somebody looks inside: the node with this number.
+    Branch(u32),
 }
 
 impl Plan {
     pub(super) fn target(&self, node: usize) -> Target {
         let Some(place) = self.nodes.get(node) else { return Target::Skip };
-        match self.uses.get(place.uses.start) {
-            Some(one) if place.uses.len() == 1 && !place.object => Target::Leaf { slot: place.uses.start, kind: one.kind },
-            _ => Target::Branch { node },
-        }
+        if place.uses.len() == 1 && !place.object { Target::Leaf(place.uses.start as u32) } else { Target::Branch(node as u32) }
     }
 }

@@ -17,11 +17,19 @@ pub(super) fn at(bytes: &[u8], pos: usize) -> u8 {
     bytes.get(pos).copied().unwrap_or(0)
 }
 
+/// The `N` bytes from `pos` on, if there are as many.
+#[inline(always)]
+fn chunk<const N: usize>(bytes: &[u8], pos: usize) -> Option<&[u8; N]> {
+    // Positions have 32 bits; saying so lets one compare do for the two that an overflow of `pos + N` would need.
+    let pos = pos as u32 as usize;
+    bytes.get(pos..pos + N).and_then(<[u8]>::first_chunk)
+}
+
 /// Eight bytes from `pos`, the first in the lowest byte, zeros past the end.
 #[inline(always)]
 pub(super) fn load8(bytes: &[u8], pos: usize) -> u64 {
-    match bytes.get(pos..).and_then(<[u8]>::first_chunk) {
-        Some(chunk) => u64::from_le_bytes(*chunk),
+    match chunk(bytes, pos) {
+        Some(all) => u64::from_le_bytes(*all),
         None => load8_tail(bytes, pos),
     }
 }
@@ -46,8 +54,8 @@ fn load8_tail(bytes: &[u8], pos: usize) -> u64 {
 /// Sixteen bytes from `pos` as one number, zeros past the end.
 #[inline(always)]
 pub(super) fn load16(bytes: &[u8], pos: usize) -> u128 {
-    match bytes.get(pos..).and_then(<[u8]>::first_chunk) {
-        Some(chunk) => u128::from_le_bytes(*chunk),
+    match chunk(bytes, pos) {
+        Some(all) => u128::from_le_bytes(*all),
         None => u128::from(load8(bytes, pos)) | (u128::from(load8(bytes, pos + 8)) << 64),
     }
 }
@@ -132,8 +140,17 @@ fn stops8(word: u64) -> u32 {
 /// The first position from `pos` on whose byte ends a run of plain characters, or the length.
 #[inline(always)]
 pub(super) fn plain(bytes: &[u8], mut pos: usize) -> usize {
-    while let Some(chunk) = bytes.get(pos..).and_then(<[u8]>::first_chunk) {
-        let found = stops(chunk);
+    // Two chunks a turn: fewer turns, and most strings end in their first, so the branch is easy to predict.
+    while let Some(two) = chunk::<32>(bytes, pos) {
+        let (Some(first), Some(second)) = (two.first_chunk(), two.last_chunk()) else { break };
+        let found = stops(first) | (stops(second) << 16);
+        if found != 0 {
+            return pos + found.trailing_zeros() as usize;
+        }
+        pos += 32;
+    }
+    if let Some(one) = chunk(bytes, pos) {
+        let found = stops(one);
         if found != 0 {
             return pos + found.trailing_zeros() as usize;
         }
@@ -142,11 +159,22 @@ pub(super) fn plain(bytes: &[u8], mut pos: usize) -> usize {
     plain_tail(bytes, pos)
 }
 
-/// Fewer than sixteen bytes are left; zeros past the end are stops.
-#[inline]
+/// Fewer than sixteen bytes are left: look at the last sixteen and forget those before `pos`.
+#[inline(always)]
 fn plain_tail(bytes: &[u8], pos: usize) -> usize {
-    let found = stops(&load16(bytes, pos).to_le_bytes());
+    let found = match bytes.last_chunk() {
+        Some(last) => stops(last).unbounded_shr((pos + 16 - bytes.len()) as u32),
+        None => stops(&load16(bytes, pos).to_le_bytes()),
+    };
     (pos + found.trailing_zeros() as usize).min(bytes.len())
+}
+
+/// Whether every byte is under 0x80.
+#[inline]
+pub(super) fn ascii(bytes: &[u8]) -> bool {
+    let Some(last) = bytes.last_chunk() else { return bytes.is_ascii() };
+    let all = bytes.as_chunks().0.iter().fold(u128::from_le_bytes(*last), |all, chunk| all | u128::from_le_bytes(*chunk));
+    all & (u128::from(HIGH) << 64 | u128::from(HIGH)) == 0
 }
 
 /// Checks the string whose first byte after the quote is `pos`; the position of its closing quote, and whether it has escapes.
@@ -246,6 +274,29 @@ mod tests {
                     let naive = (0..16).filter(|i| matches!(chunk[*i], 0..0x20 | b'"' | b'\\')).fold(0, |mask, i| mask | (1 << i));
                     assert_eq!(stops(&chunk), naive);
                     assert_eq!(stops_plain(&chunk), naive);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_plain_run_is_found_at_every_place() {
+        for len in 0..100 {
+            for start in 0..=len {
+                let mut text = vec![b'a'; len];
+                assert_eq!(plain(&text, start), len);
+                assert!(ascii(&text));
+                for stop in start..len {
+                    text[stop] = b'"';
+                    assert_eq!(plain(&text, start), stop);
+                    text[stop] = 0x80;
+                    assert_eq!(plain(&text, start), len);
+                    assert!(!ascii(&text));
+                    text[stop] = b'a';
+                }
+                if start > 0 {
+                    text[start - 1] = b'"';
+                    assert_eq!(plain(&text, start), len);
                 }
             }
         }

@@ -26,7 +26,8 @@ pub(super) fn structure(fields: Vec<(&str, DataType)>) -> DataType {
 
 /// One column of every type, and every way to share a path.
 fn everything() -> Vec<Column> {
-    let inner = structure(vec![("ip", TEXT_TYPE), ("n", DataType::Int32), ("t", MICROS), ("deep", structure(vec![("l", list(DataType::Int64))]))]);
+    let inner =
+        structure(vec![("ip", TEXT_TYPE), ("n", DataType::Int32), ("t", MICROS), ("deep", structure(vec![("l", list(DataType::Int64))]))]);
     vec![
         Column { nullable: false, ..column("i64", DataType::Int64) },
         column("i32", DataType::Int32),
@@ -153,11 +154,58 @@ impl Random {
         if self.one_in(3) {
             return self
                 .pick(&[
-                    "0", "-0", "1e3", "12.0", "1.5", "-0.0", "9223372036854775807", "9223372036854775808", "-9223372036854775808",
-                    "-9223372036854775809", "2147483647", "2147483648", "-2147483648", "32767", "32768", "-32769", "1e400", "-1e400", "1e39", "3.4028235e38",
-                    "3.4028236e38", "1e-400", "0e400", "1e1000000000000000000000", "1E+2", "1000e-3", "1e-3", "2.2500", "2.2501", "999999.99", "1000000.00",
-                    "1700000000000", "1700000000000123", "1700000000000123456", "0.1", "123456.789", "1.7976931348623157e308", "1.7976931348623159e308", "5e-324",
-                    "16777217", "0.30000000000000004", "9999999999999999", "12345678901234567", "01", "1.", ".5", "+1", "1e", "-", "0x1", "1e+", "--1",
+                    "0",
+                    "-0",
+                    "1e3",
+                    "12.0",
+                    "1.5",
+                    "-0.0",
+                    "9223372036854775807",
+                    "9223372036854775808",
+                    "-9223372036854775808",
+                    "-9223372036854775809",
+                    "2147483647",
+                    "2147483648",
+                    "-2147483648",
+                    "32767",
+                    "32768",
+                    "-32769",
+                    "1e400",
+                    "-1e400",
+                    "1e39",
+                    "3.4028235e38",
+                    "3.4028236e38",
+                    "1e-400",
+                    "0e400",
+                    "1e1000000000000000000000",
+                    "1E+2",
+                    "1000e-3",
+                    "1e-3",
+                    "2.2500",
+                    "2.2501",
+                    "999999.99",
+                    "1000000.00",
+                    "1700000000000",
+                    "1700000000000123",
+                    "1700000000000123456",
+                    "0.1",
+                    "123456.789",
+                    "1.7976931348623157e308",
+                    "1.7976931348623159e308",
+                    "5e-324",
+                    "16777217",
+                    "0.30000000000000004",
+                    "9999999999999999",
+                    "12345678901234567",
+                    "01",
+                    "1.",
+                    ".5",
+                    "+1",
+                    "1e",
+                    "-",
+                    "0x1",
+                    "1e+",
+                    "--1",
                 ])
                 .to_string();
         }
@@ -175,7 +223,18 @@ impl Random {
 
     fn time(&mut self) -> String {
         let mut text = if self.one_in(4) {
-            self.pick(&["1970-01-01", "2000-02-29", "1900-02-29", "2025-02-30", "0000-01-01", "9999-12-31", "2024-13-01", "2024-1-01", "2024-00-10"]).to_string()
+            self.pick(&[
+                "1970-01-01",
+                "2000-02-29",
+                "1900-02-29",
+                "2025-02-30",
+                "0000-01-01",
+                "9999-12-31",
+                "2024-13-01",
+                "2024-1-01",
+                "2024-00-10",
+            ])
+            .to_string()
         } else {
             format!("{:04}-{:02}-{:02}", 1 + self.below(9999), 1 + self.below(12), 1 + self.below(31))
         };
@@ -195,18 +254,42 @@ impl Random {
             0 => self.number(),
             1 | 2 => self.time(),
             3 => self.time().chars().take(10).collect(),
-            4 => self.pick(&["", "Zg==", "Zg", "Zm9vYmFy", "Zm9v=", "Zh==", "A", "true", "false", "aGVsbG8gd29ybGQgaGVsbG8gd29ybGQ="]).to_string(),
+            4 => self
+                .pick(&["", "Zg==", "Zg", "Zm9vYmFy", "Zm9v=", "Zh==", "A", "true", "false", "aGVsbG8gd29ybGQgaGVsbG8gd29ybGQ="])
+                .to_string(),
             5 => (0..self.below(80)).map(|_| char::from(b'a' + self.below(26) as u8)).collect(),
             _ => (0..self.below(12))
                 .map(|_| {
                     self.pick(&[
-                        "a", "b", "é", "€", "😀", "\\n", "\\\\", "\\\"", "\\/", "\\u0000", "\\u00e9", "\\ud83d\\ude00", "\\uD83D\\uDE00", "plain text ", "\u{7f}",
-                        "\\u20AC", "{", "]", ",", ":",
+                        "a",
+                        "b",
+                        "é",
+                        "€",
+                        "😀",
+                        "\\n",
+                        "\\\\",
+                        "\\\"",
+                        "\\/",
+                        "\\u0000",
+                        "\\u00e9",
+                        "\\ud83d\\ude00",
+                        "\\uD83D\\uDE00",
+                        "plain text ",
+                        "\u{7f}",
+                        "\\u20AC",
+                        "{",
+                        "]",
+                        ",",
+                        ":",
                     ])
                 })
                 .collect(),
         };
-        let inside = if self.one_in(60) { inside + self.pick(&["\\ud83d", "\\ude00", "\\x", "\n", "\0", "\\u12", "\\ud83dx", "\\ud83d\\n", "\\ud83d\\u0041"]) } else { inside };
+        let inside = if self.one_in(60) {
+            inside + self.pick(&["\\ud83d", "\\ude00", "\\x", "\n", "\0", "\\u12", "\\ud83dx", "\\ud83d\\n", "\\ud83d\\u0041"])
+        } else {
+            inside
+        };
         // A value spelled with an escape is the same value.
         if self.one_in(8) && inside.is_ascii() && !inside.is_empty() && !inside.contains('\\') {
             let spot = self.below(inside.len());
@@ -254,7 +337,9 @@ impl Random {
                 3 => format!("-{}", self.below(30_000)),
                 _ => self.below(30_000).to_string(),
             },
-            DataType::Float32 | DataType::Float64 => self.pick(&["1.5", "0.1", "-7", "1e10", "123456.789", "0", "-0", "-0.0", "3.3333333333333333333333"]).into(),
+            DataType::Float32 | DataType::Float64 => {
+                self.pick(&["1.5", "0.1", "-7", "1e10", "123456.789", "0", "-0", "-0.0", "3.3333333333333333333333"]).into()
+            }
             DataType::Decimal128(..) => {
                 let text = format!("{}.{:02}", self.below(100_000), self.below(100));
                 if self.one_in(4) { format!("\"{text}\"") } else { text }
@@ -276,7 +361,8 @@ impl Random {
                 ),
             },
             DataType::List(part) => {
-                let all: Vec<String> = (0..self.below(5)).map(|_| format!("{}{}{}", self.space(), self.of(part.data_type()), self.space())).collect();
+                let all: Vec<String> =
+                    (0..self.below(5)).map(|_| format!("{}{}{}", self.space(), self.of(part.data_type()), self.space())).collect();
                 format!("[{}]", all.join(","))
             }
             DataType::Struct(parts) => {
@@ -313,7 +399,11 @@ impl Random {
         }
         let mut text = String::from("{");
         for (i, (key, value)) in all.iter().enumerate() {
-            let key = if self.one_in(30) && key.is_ascii() && !key.is_empty() { format!("\\u{:04x}{}", u32::from(key.as_bytes()[0]), &key[1..]) } else { key.clone() };
+            let key = if self.one_in(30) && key.is_ascii() && !key.is_empty() {
+                format!("\\u{:04x}{}", u32::from(key.as_bytes()[0]), &key[1..])
+            } else {
+                key.clone()
+            };
             let comma = if i == 0 { "" } else { "," };
             text += &format!("{comma}{}\"{key}\"{}:{}{value}{}", self.space(), self.space(), self.space(), self.space());
         }
@@ -335,7 +425,11 @@ impl Random {
     fn mutate(&mut self, payload: &mut Vec<u8>) {
         for _ in 0..1 + self.below(2) {
             let spot = self.below(payload.len().max(1));
-            let byte = if self.one_in(2) { self.pick(b"\"\\{}[],:0123456789eE+-.tfn \x00\x1f\x7f\x80\xc3\xe2\xf0\xff") } else { self.next() as u8 };
+            let byte = if self.one_in(2) {
+                self.pick(b"\"\\{}[],:0123456789eE+-.tfn \x00\x1f\x7f\x80\xc3\xe2\xf0\xff")
+            } else {
+                self.next() as u8
+            };
             match self.below(4) {
                 _ if payload.is_empty() => payload.push(byte),
                 0 => payload[spot] = byte,
@@ -494,9 +588,27 @@ fn learned_order_never_changes_a_verdict() {
     // Glue seen at one place must not be taken at another.
     let columns = vec![column("a", DataType::Int64), column("b", DataType::Int64), column("o", structure(vec![("a", TEXT_TYPE)]))];
     let payloads = [
-        r#"{"a":1,"b":2}"#, r#"{"a":1"b":2}"#, r#"{"b":2,"a":1}"#, r#"{,"b":2}"#, r#"{"a":1,}"#, r#"{"a":1,"b":2,}"#, r#"{"o":{"a":"x"},"a":5}"#, r#"{"o":{,"a":"x"}}"#,
-        r#"{"a":"x"}"#, r#"{"o":{"a":1}}"#, r#"{"a": 1,"b":2}"#, r#"{"a" :1}"#, r#"{"a":  3 , "b" :4}"#, r#"{"o":{"a":"x","b":1},"b":1}"#, r#"{}"#, r#"{ }"#, r#"{"a":1}}"#,
-        r#"{"zz":1,"a":2}"#, r#"{"zz":1"a":2}"#, r#"{"zz":,"a":2}"#, r#"{"a":1 ,"b":2}"#,
+        r#"{"a":1,"b":2}"#,
+        r#"{"a":1"b":2}"#,
+        r#"{"b":2,"a":1}"#,
+        r#"{,"b":2}"#,
+        r#"{"a":1,}"#,
+        r#"{"a":1,"b":2,}"#,
+        r#"{"o":{"a":"x"},"a":5}"#,
+        r#"{"o":{,"a":"x"}}"#,
+        r#"{"a":"x"}"#,
+        r#"{"o":{"a":1}}"#,
+        r#"{"a": 1,"b":2}"#,
+        r#"{"a" :1}"#,
+        r#"{"a":  3 , "b" :4}"#,
+        r#"{"o":{"a":"x","b":1},"b":1}"#,
+        r#"{}"#,
+        r#"{ }"#,
+        r#"{"a":1}}"#,
+        r#"{"zz":1,"a":2}"#,
+        r#"{"zz":1"a":2}"#,
+        r#"{"zz":,"a":2}"#,
+        r#"{"a":1 ,"b":2}"#,
     ];
     let fresh = |payload: &str| JsonDecoder::new(columns.clone(), Options::default()).unwrap().decode(payload.as_bytes());
     let mut decoder = JsonDecoder::new(columns.clone(), Options::default()).unwrap();
@@ -523,7 +635,14 @@ fn no_columns_built() {
 #[test]
 fn refused_declarations() {
     let refused = |column: Column| JsonDecoder::new(vec![column], Options::default()).is_err();
-    for kind in [DataType::UInt8, DataType::Utf8, DataType::Decimal128(39, 0), DataType::Decimal128(5, 6), DataType::Decimal128(5, -1), DataType::Date64] {
+    for kind in [
+        DataType::UInt8,
+        DataType::Utf8,
+        DataType::Decimal128(39, 0),
+        DataType::Decimal128(5, 6),
+        DataType::Decimal128(5, -1),
+        DataType::Date64,
+    ] {
         assert!(refused(column("a", kind.clone())), "{kind}");
         assert!(refused(column("a", list(kind.clone()))), "{kind}");
     }

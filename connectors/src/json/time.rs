@@ -132,7 +132,8 @@ fn fraction(text: &[u8], places: u32) -> Option<(i64, usize)> {
 #[cold]
 fn offset(text: &[u8], zone: usize) -> Option<i64> {
     let [sign, h1, h2, b':', m1, m2] = *text.get(zone..)? else { return None };
-    let two = |tens: u8, ones: u8| (tens.is_ascii_digit() && ones.is_ascii_digit()).then(|| i64::from(tens - b'0') * 10 + i64::from(ones - b'0'));
+    let two =
+        |tens: u8, ones: u8| (tens.is_ascii_digit() && ones.is_ascii_digit()).then(|| i64::from(tens - b'0') * 10 + i64::from(ones - b'0'));
     let (hours, minutes) = (two(h1, h2)?, two(m1, m2)?);
     let ahead = (hours * 60 + minutes) * 60_000_000;
     (hours < 24 && minutes < 60).then_some(if sign == b'-' { -ahead } else { ahead })

@@ -6,7 +6,7 @@
 
 use super::bad::{Bad, Fault, Reason, grammar, of_column, of_text};
 use super::bets::{Bets, GLUE_BYTES_MAX, Place};
-use super::plan::{Kind, Plan, Target};
+use super::plan::{Kind, Plan, Target, Use};
 use super::scan::{at, load8, space, string, unescape};
 use super::time::LastDate;
 use super::{Options, TimeUnitOption, base64, number, skip, time};
@@ -33,10 +33,21 @@ pub(super) struct Slot {
     pub end: u32,
     /// The whole number, the unscaled decimal, the float's bits, the days, the microseconds, or 1 for true.
     pub bits: i128,
+    /// The state a good record reaches at least.
+    pub least: State,
 }
 
 impl Slot {
-    pub(super) const MISSING: Self = Self { state: State::Missing, escaped: false, reason: Reason::Missing, start: 0, end: 0, bits: 0 };
+    pub(super) const MISSING: Self =
+        Self { state: State::Missing, escaped: false, reason: Reason::Missing, start: 0, end: 0, bits: 0, least: State::Missing };
+}
+
+/// Forgets what the slots hold.
+#[inline(always)]
+fn forget(slots: &mut [Slot]) {
+    for slot in slots {
+        slot.state = State::Missing;
+    }
 }
 
 /// A record under way.
@@ -53,14 +64,14 @@ pub(super) struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    /// Checks the whole payload, which is UTF-8. `least[i]` is the state that slot `i` must reach.
+    /// Checks the whole payload, which is UTF-8.
     #[inline]
-    pub(super) fn record(&mut self, least: &[State]) -> Result<(), Bad> {
-        self.slots.fill(Slot::MISSING);
+    pub(super) fn record(&mut self) -> Result<(), Bad> {
+        forget(self.slots);
         let bytes = self.bytes;
         let end = self.outermost().map_err(|fault| of_text(bytes, fault))?;
-        let wrong = self.slots.iter().zip(least).any(|(slot, least)| slot.state < *least || slot.state == State::Bad);
-        if wrong || self.unknown.is_some() { Err(self.verdict(least, end)) } else { Ok(()) }
+        let wrong = self.slots.iter().fold(false, |wrong, slot| wrong | (slot.state < slot.least) | (slot.state == State::Bad));
+        if wrong || self.unknown.is_some() { Err(self.verdict(end)) } else { Ok(()) }
     }
 
     #[inline(always)]
@@ -91,20 +102,20 @@ impl Walk<'_> {
 
     /// Why a record in good JSON is bad: the first column in declared order.
     #[cold]
-    fn verdict(&self, least: &[State], end: usize) -> Bad {
+    fn verdict(&self, end: usize) -> Bad {
         if let Some(offset) = self.unknown {
             return of_text(self.bytes, Fault { reason: Reason::UnknownField, offset });
         }
-        let found = self.plan.columns.iter().find_map(|column| self.first_bad(*column, least, end));
+        let found = self.plan.columns.iter().find_map(|column| self.first_bad(*column, end));
         let (slot, fault) = found.unwrap_or((0, Fault { reason: Reason::Type, offset: 0 }));
         of_column(self.plan, slot, self.bytes, fault)
     }
 
-    fn first_bad(&self, index: usize, least: &[State], end: usize) -> Option<(usize, Fault)> {
+    fn first_bad(&self, index: usize, end: usize) -> Option<(usize, Fault)> {
         let slot = self.slots.get(index)?;
         match slot.state {
             State::Bad => Some((slot.end as usize, Fault { reason: slot.reason, offset: slot.start as usize })),
-            State::Missing | State::Null if slot.state < *least.get(index)? => {
+            State::Missing | State::Null if slot.state < slot.least => {
                 let fault = if slot.state == State::Missing {
                     Fault { reason: Reason::Missing, offset: end }
                 } else {
@@ -112,7 +123,7 @@ impl Walk<'_> {
                 };
                 Some((index, fault))
             }
-            State::Good => self.plan.uses.get(index)?.parts.iter().find_map(|part| self.first_bad(*part, least, end)),
+            State::Good => self.plan.uses.get(index)?.parts.iter().find_map(|part| self.first_bad(*part, end)),
             _ => None,
         }
     }
@@ -120,7 +131,7 @@ impl Walk<'_> {
     /// Reads the fields of the object of `node`, whose `{` is before `pos` and the `depth`-th open bracket; what follows its `}`.
     fn object(&mut self, node: usize, mut pos: usize, depth: usize) -> Result<usize, Fault> {
         let mut link = Bets::first(node);
-        let mut place = Place { node, first: true };
+        let mut place = Place::first(node);
         loop {
             let (target, mut start, next) = match self.bets.take(link, place, self.bytes, pos) {
                 Some(won) => won,
@@ -137,7 +148,7 @@ impl Walk<'_> {
                 return Ok(pos + 1);
             }
             link = next;
-            place.first = false;
+            place = place.after_a_value();
         }
     }
 
@@ -149,8 +160,8 @@ impl Walk<'_> {
         let mut quote = space(bytes, pos);
         match at(bytes, quote) {
             b'}' => return Ok(Field::End(quote + 1)),
-            b',' if !place.first => quote = space(bytes, quote + 1),
-            _ if !place.first => return Err(grammar(bytes, quote)),
+            b',' if !place.is_first() => quote = space(bytes, quote + 1),
+            _ if !place.is_first() => return Err(grammar(bytes, quote)),
             _ => {}
         }
         if at(bytes, quote) != b'"' {
@@ -186,7 +197,7 @@ impl Walk<'_> {
             unescape(key, self.scratch);
             key = self.scratch;
         }
-        match self.plan.nodes.get(place.node).and_then(|node| node.child(key)) {
+        match self.plan.nodes.get(place.node()).and_then(|node| node.child(key)) {
             Some(child) => self.plan.target(child),
             None => {
                 if self.options.reject_unknown {
@@ -201,8 +212,8 @@ impl Walk<'_> {
     fn value(&mut self, target: Target, pos: usize, depth: usize) -> Result<usize, Fault> {
         match target {
             Target::Skip => skip::value(self.bytes, pos, depth, self.options.depth_max),
-            Target::Leaf { slot, kind } => self.leaf(slot, kind, pos, depth),
-            Target::Branch { node } => self.branch(node, pos, depth),
+            Target::Leaf(slot) => self.leaf(slot as usize, pos, depth),
+            Target::Branch(node) => self.branch(node as usize, pos, depth),
         }
     }
 
@@ -211,7 +222,7 @@ impl Walk<'_> {
     fn branch(&mut self, node: usize, pos: usize, depth: usize) -> Result<usize, Fault> {
         let Some(place) = self.plan.nodes.get(node) else { return Err(grammar(self.bytes, pos)) };
         if let Some(below) = self.slots.get_mut(place.below.clone()) {
-            below.fill(Slot::MISSING);
+            forget(below);
         }
         if place.object && at(self.bytes, pos) == b'{' {
             if depth >= self.options.depth_max {
@@ -231,8 +242,7 @@ impl Walk<'_> {
         }
         let mut end = pos;
         for slot in place.uses.clone() {
-            let kind = self.plan.uses.get(slot).map_or(Kind::Struct, |one| one.kind);
-            end = self.leaf_any(slot, kind, pos, depth)?;
+            end = self.leaf_any(slot, pos, depth)?;
         }
         Ok(end)
     }
@@ -240,7 +250,7 @@ impl Walk<'_> {
     #[inline(always)]
     fn put(&mut self, slot: usize, value: Slot) {
         if let Some(place) = self.slots.get_mut(slot) {
-            *place = value;
+            *place = Slot { least: place.least, ..value };
         }
     }
 
@@ -262,9 +272,10 @@ impl Walk<'_> {
 
     /// A value that one use wants: the usual spellings, and the rest by [`Walk::leaf_any`].
     #[inline(always)]
-    fn leaf(&mut self, slot: usize, kind: Kind, pos: usize, depth: usize) -> Result<usize, Fault> {
+    fn leaf(&mut self, slot: usize, pos: usize, depth: usize) -> Result<usize, Fault> {
         let bytes = self.bytes;
-        match kind {
+        let Some(Use { kind, .. }) = self.plan.uses.get(slot) else { return Err(grammar(bytes, pos)) };
+        match *kind {
             Kind::Int64 => {
                 if let Some((value, end)) = number::integer(bytes, pos) {
                     self.good(slot, value);
@@ -273,7 +284,7 @@ impl Walk<'_> {
             }
             Kind::Int32 | Kind::Int16 => {
                 if let Some((value, end)) = number::integer(bytes, pos)
-                    && in_range(kind, value)
+                    && in_range(*kind, value)
                 {
                     self.good(slot, value);
                     return Ok(end);
@@ -332,13 +343,14 @@ impl Walk<'_> {
             }
             Kind::Float32 | Kind::Bytes | Kind::Date | Kind::Struct | Kind::List { .. } => {}
         }
-        self.leaf_any(slot, kind, pos, depth)
+        self.leaf_any(slot, pos, depth)
     }
 
     /// Any value that one use wants.
     #[inline(never)]
-    fn leaf_any(&mut self, slot: usize, kind: Kind, pos: usize, depth: usize) -> Result<usize, Fault> {
+    fn leaf_any(&mut self, slot: usize, pos: usize, depth: usize) -> Result<usize, Fault> {
         let bytes = self.bytes;
+        let Some(kind) = self.plan.uses.get(slot).map(|one| one.kind) else { return Err(grammar(bytes, pos)) };
         match at(bytes, pos) {
             b'n' => {
                 let end = skip::literal(bytes, pos, b"null")?;
@@ -434,12 +446,15 @@ impl Walk<'_> {
         })?;
         // Elements are judged here: at the end of the record their slots say nothing.
         if let Some(inside) = self.slots.get_mut(range) {
-            inside.fill(Slot::MISSING);
+            forget(inside);
         }
         match first_bad {
             Some(bad) => self.put(slot, bad),
             None => {
-                self.put(slot, Slot { state: State::Good, start: pos as u32 + 1, end: end as u32, bits: depth as i128 + 1, ..Slot::MISSING });
+                self.put(
+                    slot,
+                    Slot { state: State::Good, start: pos as u32 + 1, end: end as u32, bits: depth as i128 + 1, ..Slot::MISSING },
+                );
             }
         }
         Ok(end)

@@ -70,7 +70,13 @@ impl Admin {
     }
 
     /// The first record of each partition stamped at or after `timestamp_ms`; the partition's end where there is none.
-    pub fn offsets_for_time(&self, topic: &str, partitions: &[i32], timestamp_ms: i64, on_wait: &mut dyn FnMut(&str)) -> Result<Vec<(i32, i64)>> {
+    pub fn offsets_for_time(
+        &self,
+        topic: &str,
+        partitions: &[i32],
+        timestamp_ms: i64,
+        on_wait: &mut dyn FnMut(&str),
+    ) -> Result<Vec<(i32, i64)>> {
         let ends = self.offsets(topic, partitions, At::End, on_wait)?;
         let found = self.offsets(topic, partitions, At::TimestampMs(timestamp_ms), on_wait)?;
         Ok(ends.iter().zip(found).map(|((partition, end), (_, at))| (*partition, if at < 0 { *end } else { at })).collect())
@@ -87,7 +93,11 @@ impl Admin {
                 Some(event) => offsets::answer(&event).map_err(|(code, text)| admin.problem(code, &format!("topic {topic}: {text}")))?,
                 None => return Err(admin.problem(Code::RD_KAFKA_RESP_ERR__TIMED_OUT, "no answer")),
             };
-            if offsets.len() == partitions.len() { Ok(offsets) } else { Err(Problem::Wait(format!("topic {topic}: offsets of some partitions are missing"))) }
+            if offsets.len() == partitions.len() {
+                Ok(offsets)
+            } else {
+                Err(Problem::Wait(format!("topic {topic}: offsets of some partitions are missing")))
+            }
         })
     }
 
@@ -101,7 +111,13 @@ impl Admin {
         Ok(made)
     }
 
-    fn try_create(&self, topic: &str, name: &CString, partitions: i32, settings: &[(CString, CString)]) -> std::result::Result<bool, Problem> {
+    fn try_create(
+        &self,
+        topic: &str,
+        name: &CString,
+        partitions: i32,
+        settings: &[(CString, CString)],
+    ) -> std::result::Result<bool, Problem> {
         let mut text = [0; 256];
         // SAFETY: all pointers live through each call; the topic is ours to destroy.
         let event = self.ask(|queue| unsafe {
@@ -175,7 +191,9 @@ impl Admin {
         let mut metadata = std::ptr::null();
         // SAFETY: the topic handle is ours and is let go after the call; the metadata is ours to destroy.
         let code = unsafe {
-            let handle = topic.map(|name| rd::rd_kafka_topic_new(self.client.raw(), name.as_ptr(), std::ptr::null_mut())).unwrap_or(std::ptr::null_mut());
+            let handle = topic
+                .map(|name| rd::rd_kafka_topic_new(self.client.raw(), name.as_ptr(), std::ptr::null_mut()))
+                .unwrap_or(std::ptr::null_mut());
             let code = rd::rd_kafka_metadata(self.client.raw(), i32::from(topic.is_none()), handle, &mut metadata, ANSWER_MS / 2);
             if !handle.is_null() {
                 rd::rd_kafka_topic_destroy(handle);
@@ -210,11 +228,15 @@ impl Admin {
         let id = unsafe {
             let mut count = 0;
             let list = rd::rd_kafka_DescribeTopics_result_topics(rd::rd_kafka_event_DescribeTopics_result(event.raw()), &mut count);
-            if list.is_null() || count == 0 || rd::rd_kafka_error_code(rd::rd_kafka_TopicDescription_error(*list)) != Code::RD_KAFKA_RESP_ERR_NO_ERROR {
+            if list.is_null()
+                || count == 0
+                || rd::rd_kafka_error_code(rd::rd_kafka_TopicDescription_error(*list)) != Code::RD_KAFKA_RESP_ERR_NO_ERROR
+            {
                 return None;
             }
             let id = rd::rd_kafka_TopicDescription_topic_id(*list);
-            let zero = id.is_null() || (rd::rd_kafka_Uuid_most_significant_bits(id) == 0 && rd::rd_kafka_Uuid_least_significant_bits(id) == 0);
+            let zero =
+                id.is_null() || (rd::rd_kafka_Uuid_most_significant_bits(id) == 0 && rd::rd_kafka_Uuid_least_significant_bits(id) == 0);
             if zero { String::new() } else { text_of(rd::rd_kafka_Uuid_base64str(id)) }
         };
         (!id.is_empty()).then_some(id)

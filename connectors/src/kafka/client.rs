@@ -178,7 +178,8 @@ impl Partitions {
     pub(super) fn new(topic: &CStr, offsets: &[(i32, i64)]) -> Result<Self> {
         // SAFETY: a fresh list; `add` copies the name and returns an element that lives in the list.
         unsafe {
-            let list = NonNull::new(rd::rd_kafka_topic_partition_list_new(offsets.len() as c_int)).ok_or_else(|| Error::failed("librdkafka gave no list"))?;
+            let list = NonNull::new(rd::rd_kafka_topic_partition_list_new(offsets.len() as c_int))
+                .ok_or_else(|| Error::failed("librdkafka gave no list"))?;
             for (partition, offset) in offsets {
                 let element = rd::rd_kafka_topic_partition_list_add(list.as_ptr(), topic.as_ptr(), *partition);
                 (*element).offset = *offset;
@@ -219,16 +220,26 @@ pub(super) fn describe(code: Code) -> String {
     text_of(unsafe { rd::rd_kafka_err2str(code) })
 }
 
+/// Refuses what librdkafka does not know or take.
+pub(super) fn check(properties: &[(String, String)]) -> Result<()> {
+    // SAFETY: a fresh configuration, destroyed here.
+    unsafe {
+        let conf = rd::rd_kafka_conf_new();
+        let checked = properties.iter().try_for_each(|(key, value)| set(conf, key, value));
+        rd::rd_kafka_conf_destroy(conf);
+        checked
+    }
+}
+
 unsafe fn set(conf: *mut rd::rd_kafka_conf_t, key: &str, value: &str) -> Result<()> {
     let (name, setting) = (c_string(key)?, c_string(value)?);
     let mut text = [0; 512];
     // SAFETY: all pointers live through the call.
     let result = unsafe { rd::rd_kafka_conf_set(conf, name.as_ptr(), setting.as_ptr(), text.as_mut_ptr(), text.len()) };
-    match result {
-        rd::rd_kafka_conf_res_t::RD_KAFKA_CONF_OK => Ok(()),
-        rd::rd_kafka_conf_res_t::RD_KAFKA_CONF_UNKNOWN => Err(Error::refused(format!("librdkafka has no property {key:?}: {}", text_of(text.as_ptr())))),
-        rd::rd_kafka_conf_res_t::RD_KAFKA_CONF_INVALID => Err(Error::refused(format!("librdkafka property {key:?}: {}", text_of(text.as_ptr())))),
+    if result == rd::rd_kafka_conf_res_t::RD_KAFKA_CONF_OK {
+        return Ok(());
     }
+    Err(Error::refused(format!("--kafka {key}: {}", text_of(text.as_ptr()))))
 }
 
 /// Runs on librdkafka's threads. A connection that fails is in `KafkaStatus` too, so its line is for those who look for it.
@@ -247,10 +258,15 @@ unsafe extern "C" fn on_error(_: *mut rd::rd_kafka_t, code: c_int, reason: *cons
     tracing::debug!(target: "librdkafka", "{reason}");
     // SAFETY: `shared` is the opaque pointer of `Client::new`.
     let shared = unsafe { &*shared.cast::<Shared>() };
-    let code = [Code::RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN, Code::RD_KAFKA_RESP_ERR__RESOLVE, Code::RD_KAFKA_RESP_ERR__SSL, Code::RD_KAFKA_RESP_ERR__AUTHENTICATION]
-        .into_iter()
-        .find(|known| *known as c_int == code)
-        .unwrap_or(Code::RD_KAFKA_RESP_ERR__TRANSPORT);
+    let code = [
+        Code::RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN,
+        Code::RD_KAFKA_RESP_ERR__RESOLVE,
+        Code::RD_KAFKA_RESP_ERR__SSL,
+        Code::RD_KAFKA_RESP_ERR__AUTHENTICATION,
+    ]
+    .into_iter()
+    .find(|known| *known as c_int == code)
+    .unwrap_or(Code::RD_KAFKA_RESP_ERR__TRANSPORT);
     shared.status.failed(code, &reason);
 }
 

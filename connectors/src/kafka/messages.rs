@@ -60,7 +60,8 @@ impl Message {
         RawRecord {
             key: bytes(message.key, message.key_len),
             payload: bytes(message.payload, message.len),
-            timestamp_ms: (kind != rd::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE && timestamp_ms >= 0).then_some(timestamp_ms),
+            timestamp_ms: (kind != rd::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE && timestamp_ms >= 0)
+                .then_some(timestamp_ms),
         }
     }
 }

@@ -35,7 +35,8 @@ impl MockBroker {
         let client = Client::new(Kind::Producer, &[("client.id".to_string(), "mock".to_string())], KafkaStatus::new("mock"))?;
         // SAFETY: the client lives as long as the cluster; the address is copied.
         unsafe {
-            let cluster = NonNull::new(rd::rd_kafka_mock_cluster_new(client.raw(), 1)).ok_or_else(|| Error::failed("the embedded broker did not start"))?;
+            let cluster = NonNull::new(rd::rd_kafka_mock_cluster_new(client.raw(), 1))
+                .ok_or_else(|| Error::failed("the embedded broker did not start"))?;
             let address = text_of(rd::rd_kafka_mock_cluster_bootstraps(cluster.as_ptr()));
             Ok(Self { cluster, address, _client: client })
         }

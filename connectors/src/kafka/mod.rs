@@ -22,7 +22,7 @@ pub use status::{KafkaStatus, Trouble};
 use tidemill_engine::error::{Error, Result};
 
 /// Bytes of fetched, unread records one reader keeps if nothing else is said.
-pub const BUDGET_BYTES: usize = 64 << 20;
+pub const BUDGET_BYTES: usize = 32 << 20;
 /// No partition gets less than this to keep.
 const PARTITION_BYTES_MIN: usize = 1 << 20;
 /// What one fetch asks of a partition. A record that is larger comes all the same.
@@ -57,14 +57,14 @@ const OURS: &[(&str, &str)] = &[
     ("test.mock.num.brokers", "use `tidemill demo`"),
 ];
 
-/// Refuses properties that would break what Tidemill promises. (What librdkafka itself refuses shows when a client is made.)
+/// Refuses properties that would break what Tidemill promises, and those that librdkafka does not know or take.
 pub fn check_properties(properties: &[(String, String)]) -> Result<()> {
     for (key, _) in properties {
         if let Some((_, instead)) = OURS.iter().find(|(ours, _)| ours == key) {
             return Err(Error::refused(format!("--kafka {key}: not to be set ({instead})")));
         }
     }
-    Ok(())
+    client::check(properties)
 }
 
 /// The properties of every client; the user's come last and win.
@@ -75,6 +75,7 @@ fn properties(brokers: &str, own: &[(&str, String)], user: &[(String, String)]) 
         ("client.id", "tidemill"),
         // A dead address is named within seconds, and a broker that is back is found within one.
         ("socket.connection.setup.timeout.ms", "5000"),
+        ("socket.timeout.ms", "15000"),
         ("reconnect.backoff.max.ms", "1000"),
         ("log.connection.close", "false"),
     ];
@@ -85,28 +86,28 @@ fn properties(brokers: &str, own: &[(&str, String)], user: &[(String, String)]) 
 
 /// The properties of a reader that has `partitions` partitions.
 fn properties_of_reader(config: &KafkaConfig, partitions: usize) -> Result<Vec<(String, String)>> {
-        let kept = (config.budget_bytes / partitions.max(1)).max(PARTITION_BYTES_MIN);
-        let own = [
-            ("group.id", config.group.clone()),
-            ("enable.auto.commit", "false".into()),
-            ("enable.auto.offset.store", "false".into()),
-            ("enable.partition.eof", "true".into()),
-            ("auto.offset.reset", "error".into()),
-            ("isolation.level", "read_committed".into()),
-            ("check.crcs", "true".into()),
-            ("statistics.interval.ms", "0".into()),
-            // Bytes bound what is kept, not a count; with a queue per partition the limit is per partition.
-            ("queued.min.messages", "10000000".into()),
-            ("queued.max.messages.kbytes", (kept / 1024).to_string()),
-            ("fetch.message.max.bytes", FETCH_BYTES.to_string()),
-            // Data is answered at once (`fetch.min.bytes` = 1); a short wait lets a partition that was full rejoin the fetch soon.
-            ("fetch.wait.max.ms", "10".into()),
-            // A full queue is looked at again after this; librdkafka's own second would starve a fast reader.
-            ("fetch.queue.backoff.ms", "2".into()),
-            ("fetch.error.backoff.ms", "200".into()),
-        ];
-        properties(&config.brokers, &own, &config.properties)
-    }
+    let kept = (config.budget_bytes / partitions.max(1)).max(PARTITION_BYTES_MIN);
+    let own = [
+        ("group.id", config.group.clone()),
+        ("enable.auto.commit", "false".into()),
+        ("enable.auto.offset.store", "false".into()),
+        ("enable.partition.eof", "true".into()),
+        ("auto.offset.reset", "error".into()),
+        ("isolation.level", "read_committed".into()),
+        ("check.crcs", "true".into()),
+        ("statistics.interval.ms", "0".into()),
+        // Bytes bound what is kept, not a count; with a queue per partition the limit is per partition.
+        ("queued.min.messages", "10000000".into()),
+        ("queued.max.messages.kbytes", (kept / 1024).to_string()),
+        ("fetch.message.max.bytes", FETCH_BYTES.to_string()),
+        // Data is answered at once (`fetch.min.bytes` = 1); a short wait lets a partition that was full rejoin the fetch soon.
+        ("fetch.wait.max.ms", "20".into()),
+        // A full queue is looked at again after this; librdkafka's own second would starve a fast reader.
+        ("fetch.queue.backoff.ms", "2".into()),
+        ("fetch.error.backoff.ms", "200".into()),
+    ];
+    properties(&config.brokers, &own, &config.properties)
+}
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -115,7 +116,11 @@ mod tests {
     fn what_exactness_depends_on_is_refused_with_what_to_use() {
         let error = check_properties(&[("isolation.level".into(), "read_uncommitted".into())]).expect_err("refused");
         assert!(error.message().contains("read_committed"), "{error}");
-        check_properties(&[("sasl.username".into(), "ann".into())]).expect("goes through");
+        let login =
+            [("security.protocol", "sasl_ssl"), ("sasl.mechanism", "SCRAM-SHA-512"), ("sasl.username", "ann"), ("sasl.password", "x")];
+        check_properties(&login.map(|(key, value)| (key.to_string(), value.to_string()))).expect("goes through");
+        let error = check_properties(&[("fetch.wait.max.ms".into(), "soon".into())]).expect_err("refused");
+        assert!(error.message().starts_with("--kafka fetch.wait.max.ms: "), "{error}");
     }
 
     #[test]

@@ -124,7 +124,14 @@ impl KafkaProducer {
         Ok(handle)
     }
 
-    fn try_send(&self, topic: *mut rd::rd_kafka_topic_t, partition: i32, key: Option<&[u8]>, value: Option<&[u8]>, timestamp_ms: i64) -> Code {
+    fn try_send(
+        &self,
+        topic: *mut rd::rd_kafka_topic_t,
+        partition: i32,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        timestamp_ms: i64,
+    ) -> Code {
         use rd::rd_kafka_vtype_t as Tag;
         let parts = |bytes: Option<&[u8]>| bytes.map_or((std::ptr::null(), 0), |bytes| (bytes.as_ptr(), bytes.len()));
         let ((value, value_len), (key, key_len)) = (parts(value), parts(key));

@@ -19,6 +19,7 @@ use super::messages::{Message, Messages};
 use super::offsets::{self, At};
 use super::status::KafkaStatus;
 use super::{KafkaConfig, properties_of_reader};
+use crate::OpenSource;
 use crate::format::{DecodeConfig, RecordDecoder};
 
 /// Messages taken from librdkafka in one call.
@@ -31,11 +32,8 @@ const PROBE_ANSWER_MS: i32 = 5000;
 /// How long a reader that ends waits for its last commit of offsets.
 const LAST_COMMIT_MS: i32 = 1000;
 
-/// What opens a source's readers, one a worker.
-pub type Open = Arc<dyn Fn() -> Result<Box<dyn Source>> + Send + Sync>;
-
 /// Readers of `config.topic`, whose health `status` shows. Refused: properties that librdkafka or `check_properties` won't take.
-pub fn kafka_source(config: KafkaConfig, decode: DecodeConfig, status: Arc<KafkaStatus>) -> Result<Open> {
+pub fn kafka_source(config: KafkaConfig, decode: DecodeConfig, status: Arc<KafkaStatus>) -> Result<OpenSource> {
     properties_of_reader(&config, 1)?;
     let decode = Arc::new(decode);
     Ok(Arc::new(move || Ok(Box::new(KafkaSource::new(config.clone(), &decode, status.clone())?))))
@@ -155,11 +153,8 @@ impl Source for KafkaSource {
                 code => event(name, partition, from.next, code, &message.error_text())?,
             }
         }
-        let read = if self.decoder.records() > 0 || from.next != start {
-            Some(self.decoder.finish(from.next, Arc::new(kept))?)
-        } else {
-            None
-        };
+        let read =
+            if self.decoder.records() > 0 || from.next != start { Some(self.decoder.finish(from.next, Arc::new(kept))?) } else { None };
         let mut at_end = from.at_end(&reader.client, &reader.topic);
         if self.status.failing() {
             at_end = false;
@@ -281,9 +276,9 @@ fn event(topic: &str, partition: i32, next: i64, code: Code, text: &str) -> Resu
             "{place}: offset {next} is not in the log ({text}): retention deleted records that were not read yet, or the topic was made anew. \
              Run with --reset to start over from the records that are there"
         ))),
-        Code::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART | Code::RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC | Code::RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION => {
-            Err(Error::failed(format!("{place} does not exist (any more): {text}")))
-        }
+        Code::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART
+        | Code::RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC
+        | Code::RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION => Err(Error::failed(format!("{place} does not exist (any more): {text}"))),
         Code::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED | Code::RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED => {
             Err(Error::failed(format!("{place}: the broker's access rules (ACL) don't let this user read it: {text}")))
         }
@@ -292,7 +287,9 @@ fn event(topic: &str, partition: i32, next: i64, code: Code, text: &str) -> Resu
         | Code::RD_KAFKA_RESP_ERR__BAD_COMPRESSION
         | Code::RD_KAFKA_RESP_ERR_INVALID_MSG
         | Code::RD_KAFKA_RESP_ERR__NOT_IMPLEMENTED
-        | Code::RD_KAFKA_RESP_ERR__UNSUPPORTED_FEATURE => Err(Error::failed(format!("{place}, offset {next}: records that can't be read: {text}"))),
+        | Code::RD_KAFKA_RESP_ERR__UNSUPPORTED_FEATURE => {
+            Err(Error::failed(format!("{place}, offset {next}: records that can't be read: {text}")))
+        }
         Code::RD_KAFKA_RESP_ERR__FATAL => Err(Error::failed(format!("{place}: {text}"))),
         _ => {
             tracing::warn!(target: "librdkafka", "{place}, offset {next}: {text}; trying again");

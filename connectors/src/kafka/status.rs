@@ -90,12 +90,11 @@ impl KafkaStatus {
 /// `ssl://kafka:9092/bootstrap: Connect to ipv4#10.0.0.1:9092 failed: Connection refused (after 1ms in state CONNECT)`.
 fn split<'a>(reason: &'a str, brokers: &'a str) -> (&'a str, &'a str) {
     let text = reason.rfind(" (after ").and_then(|at| reason.get(..at)).unwrap_or(reason);
+    let text = text.strip_prefix("GroupCoordinator: ").unwrap_or(text);
     let Some((name, what)) = text.split_once(": ") else { return (brokers, text) };
     let name = name.rsplit_once("://").map_or(name, |(_, host)| host);
-    match name.rsplit_once('/') {
-        Some((host, _)) if host.contains(':') => (host, what),
-        _ => (brokers, text),
-    }
+    let host = name.rsplit_once('/').map_or(name, |(host, _)| host);
+    if host.contains(':') { (host, what) } else { (brokers, text) }
 }
 
 #[cfg(test)]
@@ -106,6 +105,7 @@ mod tests {
     fn the_sentence_names_the_broker_and_the_fault_only() {
         let text = "sasl_ssl://kafka:9092/bootstrap: Connect to ipv4#10.0.0.1:9092 failed: Connection refused (after 1ms in state CONNECT)";
         assert_eq!(split(text, "x"), ("kafka:9092", "Connect to ipv4#10.0.0.1:9092 failed: Connection refused"));
+        assert_eq!(split("GroupCoordinator: 127.0.0.1:1: Disconnected", "x"), ("127.0.0.1:1", "Disconnected"));
         assert_eq!(split("1/1 brokers are down", "a:1,b:2"), ("a:1,b:2", "1/1 brokers are down"));
         assert_eq!(split("a: b", "x"), ("x", "a: b"));
     }

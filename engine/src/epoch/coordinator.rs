@@ -154,7 +154,7 @@ impl Coordinator {
         let due = kind != ControlKind::Cut
             || now_ms - self.published_at_ms >= self.options.publish_ms
             || self.unpublished.iter().flatten().map(|(_, batch)| batch.get_array_memory_size()).sum::<usize>() >= self.options.publish_bytes;
-        if due && self.publish(now_ms)? && kind != ControlKind::Cut {
+        if due && self.publish(kind != ControlKind::Cut, now_ms)? && kind != ControlKind::Cut {
             // The last manifest names what was published, so that readers and the next start need no hot rows.
             let mut next = self.manifest.clone();
             next.epoch += 1;
@@ -331,14 +331,15 @@ impl Coordinator {
         self.expire(now_ms)
     }
 
-    /// Publishes every table with changes. Answers whether there were any.
-    fn publish(&mut self, now_ms: i64) -> Result<bool> {
+    /// Publishes every table with changes (`all`: those that were never published too, so that readers find them empty). Answers
+    /// whether there were any.
+    fn publish(&mut self, all: bool, now_ms: i64) -> Result<bool> {
         self.published_at_ms = now_ms;
         let Some(publisher) = self.publisher.as_mut() else { return Ok(false) };
         let mut any = false;
         let epoch = self.manifest.epoch;
         for (table, changes) in self.manifest.tables.iter_mut().zip(&mut self.unpublished) {
-            if changes.is_empty() {
+            if changes.is_empty() && !(all && table.version.is_none()) {
                 continue;
             }
             let published = publisher.publish(table, epoch, changes)?;

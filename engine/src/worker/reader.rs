@@ -24,15 +24,15 @@ pub struct ReadOptions {
     pub rows_per_tick_max: usize,
     /// Payload bytes a worker takes in one tick.
     pub bytes_per_tick_max: usize,
-    /// A partition whose end was reached this long ago is idle; `None`: never (bounded runs).
-    pub idle_after_us: Option<i64>,
+    /// Partitions may become idle (never in bounded runs).
+    pub idle: bool,
     /// How far ahead of the slowest active partition one may be read.
     pub drift_max_us: i64,
 }
 
 impl Default for ReadOptions {
     fn default() -> Self {
-        Self { rows_per_tick_max: 1 << 16, bytes_per_tick_max: 32 << 20, idle_after_us: Some(1_000_000), drift_max_us: 3_600_000_000 }
+        Self { rows_per_tick_max: 1 << 16, bytes_per_tick_max: 32 << 20, idle: true, drift_max_us: 3_600_000_000 }
     }
 }
 
@@ -133,8 +133,8 @@ impl Reader {
                 }
                 None if polled.at_end => {
                     let since = *self.at_end_since[index].get_or_insert(now);
-                    if let Some(after) = options.idle_after_us.filter(|after| !position.idle && now.saturating_sub(since) >= *after) {
-                        tracing::debug!(source = %self.spec.name, partition = position.partition, after_us = after, "idle");
+                    if options.idle && !position.idle && now.saturating_sub(since) >= self.spec.idle_after_us {
+                        tracing::debug!(source = %self.spec.name, partition = position.partition, "idle");
                         self.positions[index].idle = true;
                         taken.turned = true;
                     }

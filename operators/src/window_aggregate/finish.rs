@@ -13,7 +13,7 @@ use tidemill_engine::error::{Error, Result};
 use tidemill_engine::operator::{Operator, Output};
 use tidemill_engine::rows::{Rows, Tokens};
 use tidemill_engine::state::{Changes, Scalars, TableSpec};
-use tidemill_engine::time::{Micros, Watermark};
+use tidemill_engine::time::{Micros, Watermark, minus};
 
 use super::running::Running;
 use super::state::{CLOSED, PUBLISHED_TO};
@@ -237,11 +237,12 @@ impl Final {
         Ok(())
     }
 
-    /// Does a change wait for a pane that this watermark drops?
+    /// Does a change wait for a window whose panes this watermark drops? Its old result is computed from them.
     fn expires_waiting(&self, watermark: Micros) -> bool {
         self.aggregation.windowing.as_ref().is_some_and(|windowing| {
             let retention = windowing.lateness_us.saturating_add(windowing.retention_extra_us);
-            self.deltas.keys().any(|entry| windowing.windows.end(entry.1).saturating_add(retention) <= watermark)
+            let dropped_to = windowing.windows.closed_by(minus(watermark, retention));
+            self.deltas.first_key_value().is_some_and(|(entry, _)| entry.0 <= dropped_to)
         })
     }
 
@@ -295,10 +296,12 @@ impl Operator for Final {
     }
 
     fn on_cut(&mut self, out: &mut Output) -> Result<()> {
+        self.look_at_restored();
         self.repair(out)
     }
 
     fn on_end(&mut self, out: &mut Output) -> Result<()> {
+        self.look_at_restored();
         self.repair(out)?;
         if self.aggregation.emit == Emit::Final {
             let from = self.published();

@@ -27,7 +27,7 @@ use tidemill_engine::hash::hash_columns;
 use tidemill_engine::rows::{Rows, SourceId};
 use tidemill_engine::time::Micros;
 
-pub use finish::Final;
+pub use finish::{Final, Input};
 pub use partial::Partial;
 
 use crate::aggregate::{Spec, accumulator};

@@ -1,11 +1,9 @@
 //! The aggregate against a naive model: random logs, any number of workers, cuts and restarts anywhere, closing publishes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use tidemill_engine::account::NodeCounts;
-use tidemill_engine::operator::{Operator, Output};
+use tidemill_engine::operator::Operator;
 
-use super::finish::Input;
 use super::*;
 use crate::aggregate::Function;
 use crate::testing::*;
@@ -50,11 +48,8 @@ fn aggregation(case: &Case) -> Arc<Aggregation> {
     })
 }
 
-type Results = BTreeMap<String, i64>;
-type Late = BTreeSet<(i32, i64, Option<i64>)>;
-
 /// Results of the windows for which `published(end)` holds, and every (row, window) missed.
-fn model(case: &Case, log: &[Record], published: impl Fn(i64) -> bool) -> (Results, Late) {
+fn model(case: &Case, log: &[Record], published: &dyn Fn(i64) -> bool) -> (Results, Late) {
     let mut groups: BTreeMap<Vec<String>, (i64, Vec<i64>)> = BTreeMap::new();
     let mut late = Late::new();
     for record in log {
@@ -93,147 +88,19 @@ fn model(case: &Case, log: &[Record], published: impl Fn(i64) -> bool) -> (Resul
     (lines.collect(), late)
 }
 
-/// The operators of `workers` workers and what came out of them.
-struct Cluster {
-    aggregation: Arc<Aggregation>,
-    partials: Vec<Box<dyn Operator>>,
-    finals: Vec<Box<dyn Operator>>,
-    outputs: Vec<(Output, Output)>,
-}
-
-impl Cluster {
-    fn new(aggregation: &Arc<Aggregation>, workers: usize) -> Self {
-        let partials = if workers == 1 { 0 } else { workers };
-        let input = if workers == 1 { Input::Raw } else { Input::Partials };
-        Self {
-            aggregation: Arc::clone(aggregation),
-            partials: (0..partials).map(|_| Box::new(Partial::new(Arc::clone(aggregation)).expect("a partial")) as Box<dyn Operator>).collect(),
-            finals: (0..workers).map(|_| Box::new(Final::new(Arc::clone(aggregation), input).expect("a final")) as Box<dyn Operator>).collect(),
-            outputs: (0..workers).map(|_| <(Output, Output)>::default()).collect(),
-        }
-    }
-
-    fn tick(&mut self, records: &[Record], partitions: i32, watermark: Option<i64>, collected: &mut Collected) {
-        let workers = self.finals.len();
-        let mut exchanged: Vec<Vec<Rows>> = vec![Vec::new(); workers];
-        for worker in 0..workers {
-            for partition in (0..partitions).filter(|partition| *partition as usize % workers == worker) {
-                let own: Vec<Record> = records.iter().filter(|record| record.partition == partition).cloned().collect();
-                let rows = source_rows(&own);
-                match self.partials.get_mut(worker) {
-                    Some(partial) => partial.on_rows(0, rows, &mut self.outputs[worker].0).expect("takes rows"),
-                    None => exchanged[0].push(rows),
-                }
-            }
-            if let Some(partial) = self.partials.get_mut(worker) {
-                partial.on_tick(watermark, &mut self.outputs[worker].0).expect("ticks");
-                for rows in collected.take(&mut self.outputs[worker].0) {
-                    split(&rows, workers).into_iter().enumerate().for_each(|(to, part)| exchanged[to].push(part));
-                }
-            }
-        }
-        for (worker, rows) in exchanged.into_iter().enumerate() {
-            rows.into_iter().for_each(|rows| self.finals[worker].on_rows(0, rows, &mut self.outputs[worker].1).expect("takes rows"));
-            self.finals[worker].on_tick(watermark, &mut self.outputs[worker].1).expect("ticks");
-        }
-        self.collect(collected);
-    }
-
-    fn each(&mut self, collected: &mut Collected, mut f: impl FnMut(&mut dyn Operator, &mut Output)) {
-        for (operator, out) in self.finals.iter_mut().zip(&mut self.outputs) {
-            f(operator.as_mut(), &mut out.1);
-        }
-        self.collect(collected);
-    }
-
-    fn collect(&mut self, collected: &mut Collected) {
-        for (_, out) in &mut self.outputs {
-            collected.take(out).iter().for_each(|rows| collected.add(rows));
-        }
-    }
-
-    fn counts(&self) -> NodeCounts {
-        let mut sum = NodeCounts::default();
-        self.outputs.iter().for_each(|(partial, last)| {
-            sum.add(&partial.counts);
-            sum.add(&last.counts);
-        });
-        sum
-    }
-
-    fn restart(&mut self, store: &Store, workers: usize, collected: &mut Collected) {
-        collected.before.add(&self.counts());
-        *self = Self::new(&self.aggregation, workers);
-        store.restore(&mut self.finals);
-    }
-}
-
-fn balance(cluster: &Cluster, collected: &Collected, read: usize, at: &str) {
-    let now = cluster.counts();
-    let sum = totals([&now, &collected.before].into_iter());
-    assert_eq!(read as i64, collected.out + sum.late + sum.filtered + sum.held, "tokens in = out + settled + held {at}: {sum:?} out {}", collected.out);
-    assert!(sum.held >= 0 && sum.late >= 0 && sum.filtered >= 0, "{at}: {sum:?}");
-}
-
 fn run(case: &Case, seed: u64) {
-    let mut rng = Rng(seed);
-    let shape = LogShape {
-        partitions: 1 + rng.below(3) as i32,
-        records: 40 + rng.below(250) as usize,
-        keys: 1 + rng.below(12),
-        step: 1 + rng.below(4),
-        disorder: rng.below(20),
-        delay: rng.below(8) as i64,
-    };
-    let log = random_log(&mut rng, &shape);
     let aggregation = aggregation(case);
-    let mut workers = [1, 2, 4][rng.below(3) as usize];
-    let mut cluster = Cluster::new(&aggregation, workers);
-    let (mut collected, mut store) = (Collected::default(), Store::default());
-    let (mut read, mut tick_rows, mut ended) = (0, 1 + rng.below(30) as usize, false);
-    while read < log.len() {
-        let to = (read + rng.below(tick_rows as u64 + 1) as usize).min(log.len());
-        let watermark = watermark_after(&log[..to], shape.partitions, shape.delay).filter(|watermark| *watermark != i64::MIN);
-        cluster.tick(&log[read..to], shape.partitions, watermark, &mut collected);
-        read = to;
-        let at = format!("{case:?} seed {seed} workers {workers} after {read}");
-        balance(&cluster, &collected, read, &at);
-        let cut = rng.one_in(4);
-        let end = rng.one_in(25);
-        if end {
-            cluster.each(&mut collected, |operator, out| operator.on_end(out).expect("ends"));
-            ended = true;
-        } else if cut {
-            cluster.each(&mut collected, |operator, out| operator.on_cut(out).expect("cuts"));
-        }
-        if cut || end {
-            store.cut(&mut cluster.finals);
-        }
-        if !ended && (case.emit == Emit::Final || cut) {
-            let (results, late) = model(case, &log[..read], |end| case.emit == Emit::Changes || watermark.is_some_and(|watermark| end <= watermark));
-            assert_eq!(collected.net, results, "{at}");
-            assert_eq!(collected.late.iter().copied().collect::<BTreeSet<_>>(), late, "{at}");
-        }
-        if end {
-            let (results, _) = model(case, &log[..read], |_| true);
-            assert_eq!(collected.net, results, "closing publish, {at}");
-        }
-        if end || (cut && rng.one_in(3)) {
-            workers = [1, 2, 3, 4][rng.below(4) as usize];
-            cluster.restart(&store, workers, &mut collected);
-            tick_rows = 1 + rng.below(30) as usize;
-        }
-        balance(&cluster, &collected, read, &at);
-    }
-    cluster.each(&mut collected, |operator, out| operator.on_end(out).expect("ends"));
-    let (results, late) = model(case, &log, |_| true);
-    assert_eq!(collected.net, results, "{case:?} seed {seed}");
-    assert_eq!(collected.late.len(), late.len(), "a late event twice: {case:?} seed {seed}");
-    assert_eq!(collected.late.iter().copied().collect::<BTreeSet<_>>(), late, "{case:?} seed {seed}");
-    assert!(collected.least >= 0, "a row was retracted that was not there: {case:?} seed {seed}");
-    balance(&cluster, &collected, log.len(), "at the end");
-    let sum = totals([&cluster.counts(), &collected.before].into_iter());
-    assert_eq!(sum.held, 0, "all is published: {case:?} seed {seed}");
+    drive(&Subject {
+        name: &format!("{case:?}"),
+        make: &|workers| {
+            let input = if workers == 1 { Input::Raw } else { Input::Partials };
+            let partial = || Box::new(Partial::new(Arc::clone(&aggregation)).expect("a partial")) as Box<dyn Operator>;
+            let last = || Box::new(Final::new(Arc::clone(&aggregation), input).expect("a final")) as Box<dyn Operator>;
+            ((0..if workers == 1 { 0 } else { workers }).map(|_| partial()).collect(), (0..workers).map(|_| last()).collect())
+        },
+        every_epoch: case.emit == Emit::Changes,
+        model: &|log, published| model(case, log, published),
+    }, seed);
 }
 
 fn cases() -> Vec<Case> {
@@ -267,7 +134,7 @@ fn cases() -> Vec<Case> {
 #[test]
 fn any_run_equals_the_model() {
     for (number, case) in cases().iter().enumerate() {
-        for seed in 0..6 {
+        for seed in 0..SEEDS {
             run(case, seed * 1_000 + number as u64);
         }
     }

@@ -110,11 +110,8 @@ fn lower(node: &WindowNode) -> Result<LogicalPlan> {
 fn session(node: &WindowNode, time: Expr, gap_us: i64, keys: &[Column]) -> Result<LogicalPlan> {
     let keys: Vec<Expr> = keys.iter().cloned().map(Expr::Column).collect();
     let order = vec![Expr::Column(node.time_column.clone()).sort(true, false)];
-    let peers = WindowFrame::new_bounds(
-        WindowFrameUnits::Range,
-        WindowFrameBound::Preceding(ScalarValue::Null),
-        WindowFrameBound::CurrentRow,
-    );
+    let peers =
+        WindowFrame::new_bounds(WindowFrameUnits::Range, WindowFrameBound::Preceding(ScalarValue::Null), WindowFrameBound::CurrentRow);
     let before = lag(time.clone(), Some(1), None).partition_by(keys.clone()).order_by(order.clone()).build()?.alias(BEFORE);
     let builder = LogicalPlanBuilder::from(node.input.clone()).window([before])?;
     let begins = column(BEFORE).is_null().or((time.clone() - column(BEFORE)).gt(lit(gap_us)));

@@ -45,7 +45,8 @@ async fn run(from: &str) -> Windows {
     let planned = plan(&parse("test.sql", &text).expect("parses")).expect("plans").remove(0);
     let (keys, times): (Vec<i64>, Vec<i64>) = rows().into_iter().unzip();
     let schema = Arc::new(Schema::new(vec![Field::new("k", DataType::Int64, false), Field::new("ts", TIMESTAMP, false)]));
-    let batch = RecordBatch::try_new(Arc::clone(&schema), vec![Arc::new(Int64Array::from(keys)), Arc::new(TimestampMicrosecondArray::from(times))]);
+    let batch =
+        RecordBatch::try_new(Arc::clone(&schema), vec![Arc::new(Int64Array::from(keys)), Arc::new(TimestampMicrosecondArray::from(times))]);
     let table: Arc<dyn TableProvider> = Arc::new(MemTable::try_new(schema, vec![vec![batch.expect("rows")]]).expect("table"));
     let mut all = Vec::new();
     // Before and after the optimizer: both are run in practice.
@@ -125,4 +126,22 @@ async fn a_session_is_a_chain_of_rows_at_most_the_gap_apart() {
     assert_eq!(run("session(t, ts, INTERVAL '10 seconds', k)").await, naive(10 * SECOND, true));
     assert_eq!(run("session(t, ts, INTERVAL '10 seconds')").await, naive(10 * SECOND, false));
     assert_eq!(run("session(t, ts, INTERVAL '1 us', k)").await, naive(1, true));
+}
+
+#[test]
+fn ties_are_broken_behind_the_order_by() {
+    let text = "CREATE TABLE t (k BIGINT NOT NULL, ts TIMESTAMP NOT NULL, WATERMARK FOR ts AS ts) WITH (connector = 'file', path = 'x');\n\
+                CREATE MATERIALIZED VIEW v AS SELECT k, _offset FROM t QUALIFY row_number() OVER (PARTITION BY k ORDER BY ts) = 1;";
+    let planned = plan(&parse("test.sql", text).expect("parses")).expect("plans").remove(0);
+    let ties = |input: &LogicalPlan| {
+        let offset = input.schema().columns().into_iter().find(|column| column.name == "_offset");
+        offset.map(|column| Expr::Column(column).sort(true, false)).into_iter().collect()
+    };
+    let broken = break_ties(planned.analyzed.clone(), &ties).expect("breaks");
+    assert_eq!(broken.schema(), planned.analyzed.schema());
+    assert!(
+        broken.display_indent().to_string().contains("ORDER BY [t.ts ASC NULLS LAST, t._offset ASC NULLS LAST]"),
+        "{}",
+        broken.display_indent()
+    );
 }

@@ -122,7 +122,10 @@ impl Reader<'_> {
     pub fn finish(&self, after: &str) -> Checked<()> {
         match &self.peek().token {
             Token::EOF => Ok(()),
-            found => Err(Complaint::new(self.here(), format!("{found} is not expected after {after}")).help("end the statement with a semicolon")),
+            found => {
+                Err(Complaint::new(self.here(), format!("{found} is not expected after {after}"))
+                    .help("end the statement with a semicolon"))
+            }
         }
     }
 
@@ -186,13 +189,21 @@ fn translate(error: &ParserError, begun: Place, end: Place) -> Complaint {
 }
 
 /// Reads `CREATE TABLE name (…) WITH (…)`, the reader standing behind TABLE.
-pub(super) fn table(reader: &mut Reader<'_>, at: Place) -> Checked<Source> {
+pub(super) fn table(reader: &mut Reader<'_>) -> Checked<Source> {
     let name = reader.name("the table's name")?;
     if reader.takes(".") {
         return Err(Complaint::new(name.at, "a table's name has one part here").help("SET pipeline = 'name' names the pipeline"));
     }
+    let here = reader.here();
+    if reader.takes("AS") {
+        return Err(
+            Complaint::new(here, "CREATE TABLE … AS SELECT is not an output here").help("write CREATE MATERIALIZED VIEW name AS SELECT …")
+        );
+    }
     if !matches!(reader.peek().token, Token::LParen) {
-        return Err(reader.unexpected("( and the columns").help("a source declares its columns: CREATE TABLE name (column TYPE, …) WITH (…)"));
+        return Err(reader
+            .unexpected("( and the columns")
+            .help("a source declares its columns: CREATE TABLE name (column TYPE, …) WITH (…)"));
     }
     let columns_at = reader.here();
     reader.expect("(")?;
@@ -205,9 +216,6 @@ pub(super) fn table(reader: &mut Reader<'_>, at: Place) -> Checked<Source> {
         if !reader.takes(",") {
             return Err(reader.unexpected(", or )"));
         }
-    }
-    if reader.takes("AS") {
-        return Err(Complaint::new(at, "CREATE TABLE … AS SELECT is not an output here").help("write CREATE MATERIALIZED VIEW name AS SELECT …"));
     }
     let options = reader.options()?;
     reader.finish("the WITH options")?;
@@ -252,6 +260,10 @@ impl List {
                 keys.push(reader.name("a column")?);
             }
             reader.expect(")")?;
+            let enforced = reader.here();
+            if reader.takes_all(&["NOT", "ENFORCED"]) {
+                return Err(Complaint::new(enforced, "NOT ENFORCED is not read here").help("leave it out"));
+            }
             return self.set_key(keys, at);
         }
         for (words, help) in [
@@ -289,12 +301,25 @@ impl List {
             return Err(Complaint::new(name.at, message).help("name it in a query, or in WATERMARK FOR _timestamp"));
         }
         if let Some(other) = self.columns.iter().find(|column| column.name == name.folded) {
-            let help = if other.spelled == name.spelled { "rename one" } else { "unquoted names fold to lower case; write them in double quotes" };
+            let help =
+                if other.spelled == name.spelled { "rename one" } else { "unquoted names fold to lower case; write them in double quotes" };
             return Err(Complaint::new(name.at, format!("there are two columns {}", name.folded)).help(help));
         }
         let type_at = reader.here();
         if matches!(reader.peek().token, Token::Comma | Token::RParen | Token::EOF) {
             return Err(reader.unexpected(&format!("the type of {}", name.folded)));
+        }
+        for (words, message, help) in [
+            (
+                &["AS"][..],
+                "computed columns are not supported in a source",
+                "compute it in a view: CREATE VIEW v AS SELECT *, expression AS name FROM …",
+            ),
+            (&["MAP", "<"], "the type MAP is not supported", "declare the keys you read as a STRUCT<…>"),
+        ] {
+            if reader.takes_all(words) {
+                return Err(Complaint::new(type_at, message).help(help));
+            }
         }
         let sql_type = reader.parse(|parser| parser.parse_data_type())?;
         let data_type = types::arrow_type(&sql_type).map_err(|(message, help)| Complaint::new(type_at, message).help(help))?;
@@ -316,8 +341,11 @@ impl List {
             } else if reader.takes("DEFAULT") {
                 let help = format!("write coalesce({}, …) in a view", name.folded);
                 return Err(Complaint::new(at, "DEFAULT is not supported in a source").help(help));
+            } else if reader.takes("CHECK") || reader.takes("UNIQUE") || reader.takes("REFERENCES") {
+                return Err(Complaint::new(at, "a stream has no constraints but NOT NULL").help("filter with WHERE in a view"));
             } else if reader.takes("METADATA") {
-                return Err(Complaint::new(at, "METADATA is not read here").help("every Kafka source has _topic, _partition, _offset, _timestamp, _key"));
+                return Err(Complaint::new(at, "METADATA is not read here")
+                    .help("every Kafka source has _topic, _partition, _offset, _timestamp, _key"));
             } else if matches!(reader.peek().token, Token::Comma | Token::RParen) {
                 break;
             } else {
@@ -340,7 +368,10 @@ fn watermark(reader: &mut Reader<'_>) -> Checked<Watermark> {
     reader.expect("AS")?;
     let expr_at = reader.here();
     let expr = reader.parse(|parser| parser.parse_expr())?;
-    let wrong = || Complaint::new(expr_at, "a watermark trails its column by a fixed time").help(format!("write WATERMARK FOR {0} AS {0} - INTERVAL '5 seconds'", column.spelled));
+    let wrong = || {
+        Complaint::new(expr_at, "a watermark trails its column by a fixed time")
+            .help(format!("write WATERMARK FOR {0} AS {0} - INTERVAL '5 seconds'", column.spelled))
+    };
     let is_column = |expr: &Expr| matches!(expr, Expr::Identifier(ident) if fold(&ident.value, ident.quote_style) == column.folded);
     let delay_us = match &expr {
         expr if is_column(expr) => 0,

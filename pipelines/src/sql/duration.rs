@@ -18,7 +18,7 @@ const UNITS: &[(&[&str], i64)] = &[
 ];
 
 /// Reads a duration in microseconds; it may be negative. The error is a sentence without a place.
-pub(super) fn parse(text: &str) -> Result<i64, String> {
+pub fn parse(text: &str) -> Result<i64, String> {
     let shape = || format!("'{text}' is not a duration; write a number and a unit, such as '5 minutes', '1 hour' or '500 ms'");
     let mut total: i64 = 0;
     let mut parts = split(text);
@@ -68,7 +68,10 @@ fn scaled(number: &str, unit_us: i64) -> Option<i64> {
         None => (false, number.strip_prefix('+').unwrap_or(number)),
     };
     let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
-    if (whole.is_empty() && fraction.is_empty()) || fraction.len() > 12 || !(whole.to_owned() + fraction).bytes().all(|b| b.is_ascii_digit()) {
+    if (whole.is_empty() && fraction.is_empty())
+        || fraction.len() > 12
+        || !(whole.to_owned() + fraction).bytes().all(|b| b.is_ascii_digit())
+    {
         return None;
     }
     let power = 10_i128.pow(u32::try_from(fraction.len()).ok()?);
@@ -87,7 +90,13 @@ pub(super) fn interval(expr: &Expr) -> Checked<i64> {
     match expr {
         Expr::Nested(inner) => interval(inner),
         Expr::UnaryOp { op: UnaryOperator::Minus, expr } => Ok(-interval(expr)?),
-        Expr::Interval(Interval { value, leading_field, leading_precision: None, last_field: None, fractional_seconds_precision: None }) => {
+        Expr::Interval(Interval {
+            value,
+            leading_field,
+            leading_precision: None,
+            last_field: None,
+            fractional_seconds_precision: None,
+        }) => {
             let here = place(value.span()).or(here);
             let text = match value.as_ref() {
                 Expr::Value(value) => match &value.value {

@@ -25,7 +25,12 @@ impl ExprPlanner for Fields {
     }
 
     /// An error here would be swallowed by the planner, so an unknown field stays as written and fails with its type.
-    fn plan_compound_identifier(&self, field: &Field, qualifier: Option<&TableReference>, nested: &[String]) -> Result<PlannerResult<Vec<Expr>>> {
+    fn plan_compound_identifier(
+        &self,
+        field: &Field,
+        qualifier: Option<&TableReference>,
+        nested: &[String],
+    ) -> Result<PlannerResult<Vec<Expr>>> {
         let mut expr = Expr::Column(Column::new(qualifier.cloned(), field.name()));
         let mut data_type = field.data_type().clone();
         for name in nested {

@@ -14,14 +14,41 @@ use super::fields::Fields;
 
 /// Aggregates that have a state of ours, by every name they are called by.
 pub const AGGREGATES: &[&str] = &[
-    "count", "sum", "min", "max", "avg", "mean", "var_samp", "var", "var_sample", "var_pop", "var_population", "stddev", "stddev_samp", "stddev_pop",
-    "approx_distinct", "approx_percentile_cont", "bool_and", "bool_or",
+    "count",
+    "sum",
+    "min",
+    "max",
+    "avg",
+    "mean",
+    "var_samp",
+    "var",
+    "var_sample",
+    "var_pop",
+    "var_population",
+    "stddev",
+    "stddev_samp",
+    "stddev_pop",
+    "approx_distinct",
+    "approx_percentile_cont",
+    "bool_and",
+    "bool_or",
 ];
 
 /// Deterministic by their signature, yet about the process or its files, or with types that no table has.
 const LEFT_OUT: &[&str] = &[
-    "version", "arrow_metadata", "with_metadata", "arrow_field", "arrow_cast", "arrow_try_cast", "arrow_typeof", "union_extract", "union_tag",
-    "file_row_index", "input_file_name", "to_local_time", "make_time",
+    "version",
+    "arrow_metadata",
+    "with_metadata",
+    "arrow_field",
+    "arrow_cast",
+    "arrow_try_cast",
+    "arrow_typeof",
+    "union_extract",
+    "union_tag",
+    "file_row_index",
+    "input_file_name",
+    "to_local_time",
+    "make_time",
 ];
 
 /// Every function a statement can name.
@@ -42,10 +69,21 @@ pub(super) static REGISTRY: LazyLock<Registry> = LazyLock::new(Registry::new);
 impl Registry {
     fn new() -> Self {
         let mut scalar = BTreeMap::new();
-        let mut unsteady: Vec<String> = ["current_user", "session_user", "user", "localtime", "localtimestamp", "gen_random_uuid", "rand", "proctime", "clock_timestamp"]
-            .map(str::to_owned)
-            .to_vec();
-        for function in functions::all_default_functions().into_iter().chain(functions_nested::all_default_nested_functions()) {
+        let mut unsteady: Vec<String> = [
+            "current_user",
+            "session_user",
+            "user",
+            "localtime",
+            "localtimestamp",
+            "gen_random_uuid",
+            "rand",
+            "proctime",
+            "clock_timestamp",
+        ]
+        .map(str::to_owned)
+        .to_vec();
+        let own = crate::functions::all();
+        for function in functions::all_default_functions().into_iter().chain(functions_nested::all_default_nested_functions()).chain(own) {
             let names: Vec<String> = std::iter::once(function.name().to_owned()).chain(function.aliases().iter().cloned()).collect();
             if function.signature().volatility != Volatility::Immutable {
                 unsteady.extend(names);

@@ -10,6 +10,7 @@ use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{BinaryExpr, Distinct, Expr, Filter, LogicalPlan, Operator, Window};
 
 use super::context::OutputTable;
+use super::shape::{Stored, stored};
 use super::time::column_of;
 use super::windows::{WINDOW_START, WindowKind, WindowNode};
 
@@ -29,7 +30,7 @@ pub fn key_of(plan: &LogicalPlan) -> Option<Vec<KeyColumn>> {
         LogicalPlan::Distinct(Distinct::All(_)) => Some((0..plan.schema().fields().len()).map(|index| named(plan, index)).collect()),
         LogicalPlan::Projection(projection) => {
             let key = key_of(&projection.input)?;
-            let from: Vec<Option<usize>> = projection.expr.iter().map(|expr| column_of(expr, &projection.input)).collect();
+            let from: Vec<Option<usize>> = projection.expr.iter().map(|expr| passed_on(expr, &projection.input)).collect();
             Some(key.into_iter().map(|column| moved(plan, column, |index| from.iter().position(|from| *from == Some(index)))).collect())
         }
         LogicalPlan::Filter(filter) => top_k_key(filter).or_else(|| key_of(&filter.input)),
@@ -54,6 +55,19 @@ pub fn key_of(plan: &LogicalPlan) -> Option<Vec<KeyColumn>> {
             Some(key)
         }
         _ => None,
+    }
+}
+
+/// The input column an expression passes on, perhaps renamed, perhaps in the type that tables store it in.
+fn passed_on(expr: &Expr, input: &LogicalPlan) -> Option<usize> {
+    match expr {
+        Expr::Alias(alias) => passed_on(&alias.expr, input),
+        Expr::Cast(cast) => {
+            let index = column_of(&cast.expr, input)?;
+            let from = input.schema().fields().get(index)?.data_type();
+            matches!(stored(from), Ok(Stored::Cast(to)) if to == *cast.field.data_type()).then_some(index)
+        }
+        _ => column_of(expr, input),
     }
 }
 
@@ -169,7 +183,9 @@ fn top_k_key(filter: &Filter) -> Option<Vec<KeyColumn>> {
     let function = row_number(window, index)?;
     let width = filter.input.schema().fields().len();
     // Where a column of the window's input stands behind the filter.
-    let above = |below: usize| (0..width).find(|each| matches!(origin(&filter.input, *each), Some((other, at)) if std::ptr::eq(other, window) && at == below));
+    let above = |below: usize| {
+        (0..width).find(|each| matches!(origin(&filter.input, *each), Some((other, at)) if std::ptr::eq(other, window) && at == below))
+    };
     let mut key: Vec<KeyColumn> = function
         .params
         .partition_by

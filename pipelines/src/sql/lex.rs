@@ -44,7 +44,10 @@ impl Tokens {
 
     /// Where `words` first stand in a row, at or behind `from`.
     pub fn find(&self, words: &[&str], from: Place) -> Option<Place> {
-        (0..self.tokens.len()).map(|index| (index, self.place(index))).find(|(index, place)| *place >= from && self.reads(*index, words)).map(|(_, place)| place)
+        (0..self.tokens.len())
+            .map(|index| (index, self.place(index)))
+            .find(|(index, place)| *place >= from && self.reads(*index, words))
+            .map(|(_, place)| place)
     }
 
     /// The unquoted word at `index`, in capitals.
@@ -57,7 +60,10 @@ impl Tokens {
 
     /// Whether the statement names `name`, folded as SQL folds it.
     pub fn names(&self, name: &str) -> Option<Place> {
-        self.tokens.iter().position(|token| matches!(&token.token, Token::Word(word) if fold(&word.value, word.quote_style) == name)).map(|index| self.place(index))
+        self.tokens
+            .iter()
+            .position(|token| matches!(&token.token, Token::Word(word) if fold(&word.value, word.quote_style) == name))
+            .map(|index| self.place(index))
     }
 }
 
@@ -99,10 +105,33 @@ pub(super) fn statements(text: &str) -> Checked<Vec<Tokens>> {
         }
     }
     close(&mut open, end);
-    for statement in &statements {
+    for statement in &mut statements {
+        free(&mut statement.tokens);
         foreign(statement)?;
     }
     Ok(statements)
+}
+
+/// Lets columns have names that begin something only with the right token behind them: `interval` is one unless a number follows.
+fn free(tokens: &mut [TokenWithSpan]) {
+    for index in 0..tokens.len() {
+        let (here, behind) = tokens.split_at_mut(index + 1);
+        let next = behind.first().map(|token| &token.token);
+        let Some(Token::Word(word)) = here.last_mut().map(|token| &mut token.token) else { continue };
+        let call = matches!(next, Some(Token::LParen));
+        let literal = matches!(next, Some(Token::Number(..) | Token::SingleQuotedString(_)));
+        let special = match word.keyword {
+            Keyword::USER => false,
+            Keyword::INTERVAL => call || literal || matches!(next, Some(Token::Minus)),
+            Keyword::TOP => call || literal,
+            Keyword::STRUCT => call || matches!(next, Some(Token::Lt)),
+            Keyword::TRIM | Keyword::EXISTS | Keyword::CUBE | Keyword::ROLLUP => call,
+            _ => true,
+        };
+        if !special {
+            word.keyword = Keyword::NoKeyword;
+        }
+    }
 }
 
 /// The first letter small, as after `error:`.
@@ -119,21 +148,48 @@ pub(super) fn sentence(message: &str) -> String {
 
 /// Word sequences of other systems, what is wrong with them here and what to write.
 const FOREIGN: &[(&[&str], &str, &str)] = &[
-    (&["CREATE", "SINK"], "there is no CREATE SINK here", "write CREATE TABLE name (columns) WITH (connector = …) and INSERT INTO name SELECT …"),
+    (
+        &["CREATE", "SINK"],
+        "there is no CREATE SINK here",
+        "write CREATE TABLE name (columns) WITH (connector = …) and INSERT INTO name SELECT …",
+    ),
     (&["CREATE", "SOURCE"], "there is no CREATE SOURCE here", "write CREATE TABLE name (columns) WITH (connector = …)"),
-    (&["CREATE", "STREAM"], "there is no CREATE STREAM here", "write CREATE TABLE name (columns) WITH (connector = …), or CREATE MATERIALIZED VIEW name AS SELECT …"),
-    (&["EMIT", "ON", "WINDOW", "CLOSE"], "there is no EMIT ON WINDOW CLOSE here", "write CREATE MATERIALIZED VIEW name WITH (emit = 'final') AS SELECT …; with windows that is the default"),
-    (&["EMIT", "FINAL"], "there is no EMIT FINAL here", "write CREATE MATERIALIZED VIEW name WITH (emit = 'final') AS SELECT …; with windows that is the default"),
+    (
+        &["CREATE", "STREAM"],
+        "there is no CREATE STREAM here",
+        "write CREATE TABLE name (columns) WITH (connector = …), or CREATE MATERIALIZED VIEW name AS SELECT …",
+    ),
+    (
+        &["EMIT", "ON", "WINDOW", "CLOSE"],
+        "there is no EMIT ON WINDOW CLOSE here",
+        "write CREATE MATERIALIZED VIEW name WITH (emit = 'final') AS SELECT …; with windows that is the default",
+    ),
+    (
+        &["EMIT", "FINAL"],
+        "there is no EMIT FINAL here",
+        "write CREATE MATERIALIZED VIEW name WITH (emit = 'final') AS SELECT …; with windows that is the default",
+    ),
     (&["EMIT", "CHANGES"], "there is no EMIT CHANGES here", "write CREATE MATERIALIZED VIEW name WITH (emit = 'changes') AS SELECT …"),
     (&["TABLE", "(", "TUMBLE", "("], "Flink's TABLE(TUMBLE(…)) is not read here", "write FROM tumble(t, ts, INTERVAL '1 minute')"),
-    (&["TABLE", "(", "HOP", "("], "Flink's TABLE(HOP(…)) is not read here", "write FROM hop(t, ts, INTERVAL '1 minute', INTERVAL '10 minutes'): first the slide, then the size"),
-    (&["TABLE", "(", "SESSION", "("], "Flink's TABLE(SESSION(…)) is not read here", "write FROM session(t, ts, INTERVAL '10 minutes', key)"),
-    (&["TABLE", "(", "CUMULATE", "("], "there is no CUMULATE window here", "write FROM tumble(t, ts, INTERVAL '1 day') WITH (emit = 'changes')"),
+    (
+        &["TABLE", "(", "HOP", "("],
+        "Flink's TABLE(HOP(…)) is not read here",
+        "write FROM hop(t, ts, INTERVAL '1 minute', INTERVAL '10 minutes'): first the slide, then the size",
+    ),
+    (
+        &["TABLE", "(", "SESSION", "("],
+        "Flink's TABLE(SESSION(…)) is not read here",
+        "write FROM session(t, ts, INTERVAL '10 minutes', key)",
+    ),
+    (
+        &["TABLE", "(", "CUMULATE", "("],
+        "there is no CUMULATE window here",
+        "write CREATE MATERIALIZED VIEW name WITH (emit = 'changes') AS SELECT … FROM tumble(t, ts, INTERVAL '1 day')",
+    ),
     (&["DESCRIPTOR", "("], "DESCRIPTOR(…) is not read here", "name the time column itself: FROM tumble(t, ts, INTERVAL '1 minute')"),
     (&["FOR", "SYSTEM_TIME"], "FOR SYSTEM_TIME AS OF is not read here", "write a ASOF JOIN b MATCH_CONDITION (a.ts >= b.ts) ON a.k = b.k"),
     (&["MATCH_RECOGNIZE"], "MATCH_RECOGNIZE is not supported", "write the steps with ROW_NUMBER and windowed aggregates"),
     (&["PARTITIONED", "BY"], "PARTITIONED BY is not read here", "leave it out: a topic brings its partitions along"),
-    (&["PRIMARY", "KEY", "NOT", "ENFORCED"], "NOT ENFORCED is not read here", "write PRIMARY KEY (columns)"),
 ];
 
 fn foreign(statement: &Tokens) -> Checked<()> {
@@ -144,7 +200,9 @@ fn foreign(statement: &Tokens) -> Checked<()> {
             }
             if word.quote_style == Some('`') {
                 let name = &word.value;
-                return Err(Complaint::new(statement.place(index), "names are not quoted with backticks here").help(format!("write \"{name}\"")));
+                return Err(
+                    Complaint::new(statement.place(index), "names are not quoted with backticks here").help(format!("write \"{name}\""))
+                );
             }
             if word.keyword == Keyword::NoKeyword && word.quote_style.is_none() && word.value.starts_with('@') {
                 return Err(Complaint::new(statement.place(index), format!("there are no variables such as {}", word.value)));

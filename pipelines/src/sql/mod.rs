@@ -27,7 +27,7 @@ mod windows;
 
 pub use batch::to_batch;
 pub use context::{HIDDEN, OutputTable, SourceTable, hidden_fields};
-pub use duration::show as show_duration;
+pub use duration::{parse as parse_duration, show as show_duration};
 pub use error::SqlError;
 pub use functions::AGGREGATES;
 pub use keys::{KeyColumn, RankBound, is_row_number, key_of, rank_bound};
@@ -38,4 +38,5 @@ pub use time::{TimeKind, time_columns, time_kinds};
 pub use types::{TIMESTAMP, sql_name};
 pub use windows::{WINDOW_END, WINDOW_START, WindowKind, WindowNode};
 #[cfg(test)]
-mod scratch_tests;
+#[path = "golden_tests.rs"]
+mod golden;

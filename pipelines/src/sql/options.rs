@@ -3,8 +3,8 @@
 //! Always: an option nobody knows is refused with the closest known one; a value that can't be read is refused at its place. Adding an
 //! option means one line in a list here and one where it is taken. Called by `create` and `parse`.
 
-use datafusion::arrow::compute::kernels::cast_utils::string_to_datetime;
 use chrono::Utc;
+use datafusion::arrow::compute::kernels::cast_utils::string_to_datetime;
 
 use super::duration;
 use super::error::{Checked, Complaint};
@@ -33,6 +33,24 @@ const GENERATOR: &[&str] = &["case", "topic", "rate", "count", "seed"];
 const SOURCE: &[&str] =
     &["connector", "format", "json_path", "timestamp_unit", "unknown_fields", "coerce", "start", "max_future", "idle_after", "key_format"];
 const OUTPUT: &[&str] = &["lateness", "emit", "state_ttl"];
+
+/// Options of other systems and ours for them.
+const FOREIGN: &[(&str, &str)] = &[
+    ("properties.bootstrap.servers", "write brokers = 'host:9092', or give --brokers"),
+    ("properties.bootstrap.server", "write brokers = 'host:9092', or give --brokers"),
+    ("bootstrap.servers", "write brokers = 'host:9092', or give --brokers"),
+    ("bootstrap_servers", "write brokers = 'host:9092', or give --brokers"),
+    ("scan.startup.mode", "write start = 'earliest' or 'latest'"),
+    ("scan.startup.timestamp.millis", "write start = '2025-01-01T00:00:00Z'"),
+    ("auto.offset.reset", "write start = 'earliest' or 'latest'"),
+    ("properties.group.id", "leave it out: offsets are kept with the tables"),
+    ("group_id", "leave it out: offsets are kept with the tables"),
+    ("value.format", "write format = 'json'"),
+    ("value_format", "write format = 'json'"),
+    ("json.ignore-parse-errors", "leave it out: bad records go to dead_letters"),
+    ("allowed_lateness", "write lateness = '1 hour'"),
+    ("ttl", "write state_ttl = '1 day'"),
+];
 
 const DEFAULT_MAX_FUTURE_US: i64 = 300_000_000;
 const DEFAULT_IDLE_AFTER_US: i64 = 1_000_000;
@@ -69,6 +87,9 @@ impl Options {
     /// Refuses what is left over.
     fn done(self, known: &[&[&str]], of: &str) -> Checked<()> {
         let Some(option) = self.options.first() else { return Ok(()) };
+        if let Some((_, help)) = FOREIGN.iter().find(|(name, _)| *name == option.name) {
+            return Err(Complaint::new(option.at, format!("there is no option {} {of}", option.name)).help(*help));
+        }
         let known: Vec<&str> = known.iter().flat_map(|names| names.iter().copied()).collect();
         let complaint = Complaint::new(option.at, format!("there is no option {} {of}; there are {}", option.name, known.join(", ")));
         Err(complaint.suggest(&option.name, known))
@@ -110,7 +131,8 @@ pub(super) fn source(mut options: Options, columns: &[SourceColumn], changelog: 
         "file" => (Connector::File { path: options.need("path", "'events.ndjson'")?.value }, FILE),
         "generator" => (generator(&mut options)?, GENERATOR),
         _ => {
-            let complaint = Complaint::new(named.value_at, format!("there is no connector '{}'; there are 'kafka', 'file', 'generator'", named.value));
+            let complaint =
+                Complaint::new(named.value_at, format!("there is no connector '{}'; there are 'kafka', 'file', 'generator'", named.value));
             return Err(complaint.suggest(&named.value, ["kafka", "file", "generator"]));
         }
     };
@@ -132,7 +154,12 @@ pub(super) fn source(mut options: Options, columns: &[SourceColumn], changelog: 
             return Err(Complaint::new(option.value_at, format!("key_format is one of 'text', 'json', not '{}'", option.value)));
         }
     }
-    let units = [("s", TimestampUnit::Seconds), ("ms", TimestampUnit::Milliseconds), ("us", TimestampUnit::Microseconds), ("ns", TimestampUnit::Nanoseconds)];
+    let units = [
+        ("s", TimestampUnit::Seconds),
+        ("ms", TimestampUnit::Milliseconds),
+        ("us", TimestampUnit::Microseconds),
+        ("ns", TimestampUnit::Nanoseconds),
+    ];
     let format = Json {
         paths: paths(&mut options, columns)?,
         timestamp_unit: options.choice("timestamp_unit", &units)?.unwrap_or_default(),
@@ -161,7 +188,8 @@ fn kafka(options: &mut Options) -> Checked<Connector> {
         let option = options.options.remove(index);
         let name = option.name.trim_start_matches("kafka.").to_owned();
         // These decide what is read and what counts as read; they are the engine's.
-        const OURS: &[&str] = &["group.id", "enable.auto.commit", "enable.auto.offset.store", "isolation.level", "auto.offset.reset", "bootstrap.servers"];
+        const OURS: &[&str] =
+            &["group.id", "enable.auto.commit", "enable.auto.offset.store", "isolation.level", "auto.offset.reset", "bootstrap.servers"];
         if OURS.contains(&name.as_str()) {
             return Err(Complaint::new(option.at, format!("{name} is set by Tidemill")).help("use the options brokers and start"));
         }
@@ -188,7 +216,8 @@ fn start(options: &mut Options) -> Checked<Start> {
         _ => match string_to_datetime(&Utc, &option.value) {
             Ok(time) => Ok(Start::At(time.timestamp_micros())),
             Err(_) => {
-                let message = format!("start is 'earliest', 'latest' or a timestamp such as '2025-01-01T00:00:00Z', not '{}'", option.value);
+                let message =
+                    format!("start is 'earliest', 'latest' or a timestamp such as '2025-01-01T00:00:00Z', not '{}'", option.value);
                 Err(Complaint::new(option.value_at, message).suggest(&option.value, ["earliest", "latest"]))
             }
         },
@@ -203,12 +232,15 @@ fn paths(options: &mut Options, columns: &[SourceColumn]) -> Checked<Vec<(String
     for part in option.value.split(',').map(str::trim).filter(|part| !part.is_empty()) {
         let (column, path) = part.split_once('=').ok_or_else(|| wrong(format!("json_path: '{part}' is not column=$.path")))?;
         let (column, path) = (column.trim(), path.trim());
-        let Some(found) = columns.iter().find(|each| each.spelled == column).or_else(|| columns.iter().find(|each| each.name == column.to_lowercase())) else {
+        let Some(found) =
+            columns.iter().find(|each| each.spelled == column).or_else(|| columns.iter().find(|each| each.name == column.to_lowercase()))
+        else {
             let complaint = Complaint::new(option.value_at, format!("json_path: there is no column {column}"));
             return Err(complaint.suggest(column, columns.iter().map(|each| each.name.as_str())));
         };
         let fields: Option<Vec<String>> = path.strip_prefix("$.").map(|rest| rest.split('.').map(str::to_owned).collect());
-        let fields = fields.filter(|fields| fields.iter().all(|field| !field.is_empty() && !field.contains(['[', ']', '*', '?', '(', ')', '$'])));
+        let fields =
+            fields.filter(|fields| fields.iter().all(|field| !field.is_empty() && !field.contains(['[', ']', '*', '?', '(', ')', '$'])));
         let fields = fields.ok_or_else(|| wrong(format!("json_path: '{path}' is not a path of fields such as $.a.b")))?;
         if paths.iter().any(|(other, _)| *other == found.name) {
             return Err(wrong(format!("json_path: {column} is given twice")));

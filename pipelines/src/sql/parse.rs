@@ -36,10 +36,6 @@ fn read(file: &str, text: &str) -> Checked<Program> {
         parsing.statement(statement)?;
     }
     let Parsing { mut program, .. } = parsing;
-    if program.outputs.is_empty() {
-        let complaint = Complaint::new(Place::START, "the pipeline has no output");
-        return Err(complaint.help("write CREATE MATERIALIZED VIEW name AS SELECT … FROM …"));
-    }
     if program.name.is_empty() {
         program.name = default_name(file)?;
     }
@@ -90,13 +86,16 @@ impl Parsing {
             return self.set(tokens);
         }
         if reads(&["INSERT"]) {
-            return Err(Complaint::new(at, "INSERT INTO a sink is not supported yet").help("write CREATE MATERIALIZED VIEW name AS SELECT … and read the table"));
+            return Err(Complaint::new(at, "INSERT INTO a sink is not supported yet")
+                .help("write CREATE MATERIALIZED VIEW name AS SELECT … and read the table"));
         }
         if reads(&["CREATE"]) {
             return self.create(tokens);
         }
         let help = match tokens.word(0).as_deref() {
-            Some("SELECT" | "WITH" | "FROM" | "VALUES" | "TABLE") => "write CREATE MATERIALIZED VIEW name AS SELECT …; tidemill sql runs queries",
+            Some("SELECT" | "WITH" | "FROM" | "VALUES" | "TABLE") => {
+                "write CREATE MATERIALIZED VIEW name AS SELECT …; tidemill sql runs queries"
+            }
             Some("DROP") => "leave the statement that creates it out of the file",
             Some("ALTER") => "change the CREATE statement, then run with --reset",
             Some("UPDATE" | "DELETE" | "MERGE" | "TRUNCATE" | "REPLACE" | "UPSERT") => "a table follows from its SELECT; change that",
@@ -134,7 +133,9 @@ impl Parsing {
         let mut reader = Reader::behind(tokens, 1);
         let at = reader.here();
         if reader.takes_all(&["OR", "REPLACE"]) {
-            return Err(Complaint::new(at, "OR REPLACE is not read here").help("a changed output is named by tidemill run; --reset begins anew"));
+            return Err(
+                Complaint::new(at, "OR REPLACE is not read here").help("a changed output is named by tidemill run; --reset begins anew")
+            );
         }
         if reader.takes_all(&["MATERIALIZED", "VIEW"]) {
             return self.output(reader, tokens);
@@ -153,7 +154,8 @@ impl Parsing {
             Some("DATABASE" | "SCHEMA" | "CATALOG") => "write SET pipeline = 'name': its tables are name.table",
             _ => STATEMENTS,
         };
-        Err(Complaint::new(tokens.start(), format!("CREATE {} is no statement of a pipeline", tokens.word(1).unwrap_or_default())).help(help))
+        Err(Complaint::new(tokens.start(), format!("CREATE {} is no statement of a pipeline", tokens.word(1).unwrap_or_default()))
+            .help(help))
     }
 
     fn table(&mut self, mut reader: Reader<'_>, tokens: &Tokens) -> Checked<()> {
@@ -162,9 +164,13 @@ impl Parsing {
         let name = probe.name("the table's name")?;
         if self.targets.contains(&name.folded) {
             let help = "leave it and its INSERT out; read the materialized view's table";
-            return Err(Complaint::new(name.at, format!("{} is a sink (INSERT INTO writes to it), and a sink is not supported yet", name.folded)).help(help));
+            return Err(Complaint::new(
+                name.at,
+                format!("{} is a sink (INSERT INTO writes to it), and a sink is not supported yet", name.folded),
+            )
+            .help(help));
         }
-        let source = create::table(&mut reader, tokens.start())?;
+        let source = create::table(&mut reader)?;
         self.declare(&Name { folded: source.name.clone(), spelled: source.name.clone(), at: source.at })?;
         if let Some(at) = self.headers(tokens) {
             return Err(at);
@@ -176,7 +182,9 @@ impl Parsing {
     fn view(&mut self, mut reader: Reader<'_>, tokens: &Tokens) -> Checked<()> {
         let (name, columns) = self.head(&mut reader)?;
         if let Some(option) = reader.options()?.first() {
-            return Err(Complaint::new(option, "a view keeps nothing and has no options").help("write CREATE MATERIALIZED VIEW, or leave WITH out"));
+            return Err(
+                Complaint::new(option, "a view keeps nothing and has no options").help("write CREATE MATERIALIZED VIEW, or leave WITH out")
+            );
         }
         let query = self.query(&mut reader, tokens)?;
         self.program.views.push(View { name: name.folded, columns, query, at: name.at });
@@ -186,7 +194,9 @@ impl Parsing {
     fn output(&mut self, mut reader: Reader<'_>, tokens: &Tokens) -> Checked<()> {
         let (name, columns) = self.head(&mut reader)?;
         if OURS.contains(&name.folded.as_str()) {
-            return Err(Complaint::new(name.at, format!("every pipeline has a table {} of its own", name.folded)).help("choose another name"));
+            return Err(
+                Complaint::new(name.at, format!("every pipeline has a table {} of its own", name.folded)).help("choose another name")
+            );
         }
         let options: Options = reader.options()?;
         let (lateness_us, emit, state_ttl_us) = options::output(options)?;
@@ -266,3 +276,7 @@ impl Parsing {
 }
 
 const STATEMENTS: &str = "a pipeline has SET pipeline, CREATE TABLE, CREATE VIEW and CREATE MATERIALIZED VIEW";
+
+#[cfg(test)]
+#[path = "parse_tests.rs"]
+mod tests;

@@ -125,7 +125,9 @@ impl<'a> Planning<'a> {
     fn new(program: &'a Program) -> Checked<Self> {
         if let Some(source) = program.sources.iter().find(|source| !source.primary_key.is_empty()) {
             let message = format!("{} has a PRIMARY KEY: a changelog source is not supported yet", source.name);
-            return Err(Complaint::new(source.at, message).help("leave PRIMARY KEY out and take the last row of each key with ROW_NUMBER() OVER (PARTITION BY key ORDER BY ts DESC) = 1"));
+            return Err(Complaint::new(source.at, message).help(
+                "leave PRIMARY KEY out and take the last row of each key with ROW_NUMBER() OVER (PARTITION BY key ORDER BY ts DESC) = 1",
+            ));
         }
         let views = program.views.iter().map(Item::View);
         let mut items: Vec<Item<'a>> = views.chain(program.outputs.iter().map(Item::Output)).collect();
@@ -138,6 +140,10 @@ impl<'a> Planning<'a> {
         for (index, item) in items.iter().enumerate() {
             let later = items.iter().skip(index + 1).map(|item| item.name().to_owned()).collect();
             self.item(item, later).map_err(|complaint| complaint.or_at(item.at()))?;
+        }
+        if self.planned.is_empty() {
+            let complaint = Complaint::new(Place::START, "the pipeline has no output");
+            return Err(complaint.help("write CREATE MATERIALIZED VIEW name AS SELECT … FROM …"));
         }
         Ok(self.planned)
     }
@@ -167,8 +173,8 @@ impl<'a> Planning<'a> {
                 self.tables.insert(view.name.clone(), Arc::new(ViewTable { schema, plan }));
             }
             Item::Output(output) => {
-                let plan = storable(plan, output)?;
-                let analyzed = analyze(plan).map_err(complain)?;
+                // Types are known for sure only behind the analyser.
+                let analyzed = storable(analyze(plan).map_err(complain)?, output)?;
                 shape::check(&analyzed, output.at, self.over)?;
                 let optimized = optimize(analyzed.clone()).map_err(complain)?;
                 self.keep(output, analyzed, optimized);
@@ -181,7 +187,8 @@ impl<'a> Planning<'a> {
         let key = key_of(&analyzed);
         let times = time_kinds(&analyzed);
         let fields: Vec<_> = analyzed.schema().fields().iter().cloned().collect();
-        let table = OutputTable { name: output.name.clone(), schema: Arc::new(Schema::new(fields)), times: times.clone(), key: key.clone() };
+        let table =
+            OutputTable { name: output.name.clone(), schema: Arc::new(Schema::new(fields)), times: times.clone(), key: key.clone() };
         self.tables.insert(output.name.clone(), Arc::new(table));
         self.planned.push(PlannedOutput { name: output.name.clone(), plan, analyzed, key, times });
     }

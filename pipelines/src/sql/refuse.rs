@@ -10,7 +10,7 @@ use std::ops::ControlFlow;
 use datafusion::sql::sqlparser::ast::{
     Distinct, DuplicateTreatment, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, JoinOperator, LimitClause,
     OrderByKind, Query, Select, SelectFlavor, SelectItem, SetExpr, SetOperator, Spanned, TableAlias, TableFactor, TableWithJoins, Visit,
-    Visitor, WindowType,
+    Visitor, WindowType, visit_expressions,
 };
 
 use super::error::{Checked, Complaint, place};
@@ -48,7 +48,8 @@ impl Refuse<'_> {
     /// The place of the last `words` before `inner`: the keyword a clause begins with.
     fn keyword(&self, words: &[&str], inner: Option<Place>) -> Place {
         let Some(inner) = inner else { return self.tokens.find(words, self.here).unwrap_or(self.here) };
-        let before = (0..self.tokens.all().len()).rev().find(|index| self.tokens.place(*index) <= inner && self.tokens.reads(*index, words));
+        let before =
+            (0..self.tokens.all().len()).rev().find(|index| self.tokens.place(*index) <= inner && self.tokens.reads(*index, words));
         before.map_or(inner, |index| self.tokens.place(index))
     }
 
@@ -59,7 +60,11 @@ impl Refuse<'_> {
     fn query(&self, query: &Query) -> Step {
         if let Some(with) = &query.with {
             if with.recursive {
-                return no(self.keyword(&["RECURSIVE"], None), "a recursive WITH is not supported", "its rounds have no bound; write the steps as views");
+                return no(
+                    self.keyword(&["RECURSIVE"], None),
+                    "a recursive WITH is not supported",
+                    "its rounds have no bound; write the steps as views",
+                );
             }
             for cte in &with.cte_tables {
                 if cte.materialized.is_some() || cte.from.is_some() {
@@ -118,7 +123,7 @@ impl Refuse<'_> {
                 let word = op.to_string();
                 no(self.keyword(&[&word], place(right.span())), format!("{word} {NOT_YET}"), "use UNION ALL and GROUP BY")
             }
-            SetExpr::Values(_) => no(self.keyword(&["VALUES"], None), format!("VALUES in a view {NOT_YET}"), "read a source"),
+            SetExpr::Values(_) => no(self.keyword(&["VALUES"], Some(self.here)), format!("VALUES in a view {NOT_YET}"), "read a source"),
             _ => no(self.at(body), "a view is made of a SELECT", "write SELECT … FROM …"),
         }
     }
@@ -148,13 +153,37 @@ impl Refuse<'_> {
         }
         if let Some(Distinct::On(exprs)) = &select.distinct {
             let help = "use ROW_NUMBER() OVER (PARTITION BY key ORDER BY …) = 1";
-            return no(self.keyword(&["DISTINCT", "ON"], exprs.first().and_then(|expr| place(expr.span()))), format!("DISTINCT ON {NOT_YET}"), help);
+            return no(
+                self.keyword(&["DISTINCT", "ON"], exprs.first().and_then(|expr| place(expr.span()))),
+                format!("DISTINCT ON {NOT_YET}"),
+                help,
+            );
         }
         let modifiers = match &select.group_by {
             GroupByExpr::All(modifiers) | GroupByExpr::Expressions(_, modifiers) => modifiers,
         };
         if !modifiers.is_empty() {
-            return no(self.tokens.find(&["GROUP", "BY"], here).unwrap_or(here), format!("GROUP BY … WITH {NOT_YET}"), "name the columns to group by");
+            return no(
+                self.tokens.find(&["GROUP", "BY"], here).unwrap_or(here),
+                format!("GROUP BY … WITH {NOT_YET}"),
+                "name the columns to group by",
+            );
+        }
+        if let Some(at) = select.selection.as_ref().and_then(aggregate) {
+            return no(at, "an aggregate can't stand in WHERE", "use HAVING");
+        }
+        if let (Some(having), GroupByExpr::Expressions(group, _)) = (&select.having, &select.group_by) {
+            let items = select.projection.iter().any(|item| visit_expressions(item, is_aggregate).is_break());
+            if group.is_empty() && !items && aggregate(having).is_none() {
+                return no(self.keyword(&["HAVING"], place(having.span())), "HAVING needs GROUP BY or an aggregate", "use WHERE");
+            }
+        }
+        if let Some(qualify) = &select.qualify {
+            let windows = select.projection.iter().any(|item| visit_expressions(item, is_window).is_break());
+            if !windows && visit_expressions(qualify, is_window).is_continue() {
+                let help = "use WHERE, or QUALIFY row_number() OVER (…) <= k";
+                return no(self.keyword(&["QUALIFY"], place(qualify.span())), "QUALIFY needs a window function", help);
+            }
         }
         for item in &select.projection {
             if let SelectItem::ExprWithAliases { expr, .. } = item {
@@ -209,13 +238,25 @@ impl Refuse<'_> {
                 self.alias(alias.as_ref())?;
                 let at = self.at(name);
                 if sample.is_some() {
-                    return no(self.tokens.find(&["TABLESAMPLE"], at).or_else(|| self.tokens.find(&["SAMPLE"], at)).unwrap_or(at), "a sample has no one answer", "filter by a hash of a key: WHERE …");
+                    return no(
+                        self.tokens.find(&["TABLESAMPLE"], at).or_else(|| self.tokens.find(&["SAMPLE"], at)).unwrap_or(at),
+                        "a sample has no one answer",
+                        "filter by a hash of a key: WHERE …",
+                    );
                 }
                 if version.is_some() {
-                    return no(at, "a table's past versions are not read here", "for a value as of a time write ASOF JOIN … MATCH_CONDITION");
+                    return no(
+                        at,
+                        "a table's past versions are not read here",
+                        "for a value as of a time write ASOF JOIN … MATCH_CONDITION",
+                    );
                 }
                 if *with_ordinality || !partitions.is_empty() || json_path.is_some() || !index_hints.is_empty() || !with_hints.is_empty() {
-                    return no(at, format!("only a name, an alias and arguments are read behind FROM; {name} has more"), "leave the rest out");
+                    return no(
+                        at,
+                        format!("only a name, an alias and arguments are read behind FROM; {name} has more"),
+                        "leave the rest out",
+                    );
                 }
                 match args {
                     Some(args) if args.settings.is_some() => no(at, "SETTINGS is not read here", "leave it out"),
@@ -228,14 +269,18 @@ impl Refuse<'_> {
                     None => ControlFlow::Continue(()),
                 }
             }
-            TableFactor::Derived { lateral: true, .. } => refuse("LATERAL", "write the sub-query without it"),
+            TableFactor::Derived { lateral: true, .. } | TableFactor::Function { lateral: true, .. } => {
+                no(self.keyword(&["LATERAL"], Some(at)), format!("LATERAL {NOT_YET}"), "write the sub-query without it")
+            }
             TableFactor::Derived { sample: Some(_), .. } => no(at, "a sample has no one answer", "filter by a hash of a key: WHERE …"),
             TableFactor::Derived { alias, .. } => self.alias(alias.as_ref()),
             TableFactor::NestedJoin { table_with_joins, alias } => {
                 self.alias(alias.as_ref())?;
                 self.joins(table_with_joins)
             }
-            TableFactor::UNNEST { .. } => refuse("unnest", "keep the list, or take elements by list[1]"),
+            TableFactor::UNNEST { .. } => {
+                no(self.keyword(&["UNNEST"], Some(at)), format!("unnest {NOT_YET}"), "keep the list, or take elements by list[1]")
+            }
             TableFactor::TableFunction { .. } => no(at, "TABLE(…) is not read here", "write FROM tumble(t, ts, INTERVAL '1 minute')"),
             TableFactor::Pivot { .. } | TableFactor::Unpivot { .. } => refuse("PIVOT", "write aggregates with FILTER (WHERE …)"),
             TableFactor::MatchRecognize { .. } => refuse("MATCH_RECOGNIZE", "write the steps with ROW_NUMBER and windowed aggregates"),
@@ -266,7 +311,11 @@ impl Refuse<'_> {
         }
         let at = self.here;
         match expr {
-            Expr::Subquery(_) | Expr::Exists { .. } | Expr::InSubquery { .. } => {
+            Expr::Exists { .. } => {
+                let at = self.keyword(&["EXISTS"], Some(at));
+                no(at, format!("a sub-query outside FROM {NOT_YET}"), "put it into FROM, or make it a view")
+            }
+            Expr::Subquery(_) | Expr::InSubquery { .. } => {
                 no(at, format!("a sub-query outside FROM {NOT_YET}"), "put it into FROM, or make it a view")
             }
             Expr::GroupingSets(_) | Expr::Rollup(_) | Expr::Cube(_) => {
@@ -287,14 +336,20 @@ impl Refuse<'_> {
         let at = self.at(&function.name);
         let name = function.name.to_string().to_lowercase();
         let is = |known: &std::collections::BTreeMap<String, _>| known.contains_key(&name);
-        if let Some((_, shape)) = FUNCTIONS.iter().find(|(window, _)| name == *window || name.strip_prefix(window).is_some_and(|rest| ["_start", "_end", "_rowtime", "_proctime"].contains(&rest))) {
+        if let Some((_, shape)) = FUNCTIONS.iter().find(|(window, _)| {
+            name == *window || name.strip_prefix(window).is_some_and(|rest| ["_start", "_end", "_rowtime", "_proctime"].contains(&rest))
+        }) {
             let help = format!("write FROM {shape} and GROUP BY window_start, window_end");
             return no(at, format!("{name}(…) stands in FROM, not in an expression"), help);
         }
         if REGISTRY.unsteady.contains(&name) {
             let help = "use the event's own time: the WATERMARK column or _timestamp";
-            let help = if ["random", "rand", "uuid", "gen_random_uuid"].contains(&name.as_str()) { "use a hash of the row's columns, such as its _partition and _offset" } else { help };
-            return no(at, format!("{name}() has no one answer: the same rows must give the same result"), help);
+            let help = if ["random", "rand", "uuid", "gen_random_uuid"].contains(&name.as_str()) {
+                "use a hash of the row's columns, such as its _partition and _offset"
+            } else {
+                help
+            };
+            return no(at, format!("{name} has no one answer: the same rows must give the same result"), help);
         }
         if let Some(over) = &function.over {
             return self.over(&name, function, over, at);
@@ -306,9 +361,14 @@ impl Refuse<'_> {
             return self.aggregate(&name, function, at);
         }
         let plain = function.filter.is_none() && function.within_group.is_empty() && function.null_treatment.is_none();
-        let plain = plain && !matches!(&function.args, FunctionArguments::List(list) if list.duplicate_treatment.is_some() || !list.clauses.is_empty());
+        let plain = plain
+            && !matches!(&function.args, FunctionArguments::List(list) if list.duplicate_treatment.is_some() || !list.clauses.is_empty());
         if REGISTRY.scalar.contains_key(&name) || REGISTRY.higher_order.contains_key(&name) {
-            return if plain { ControlFlow::Continue(()) } else { no(at, format!("{name} is no aggregate: it takes no DISTINCT, ORDER BY or FILTER"), format!("write {name}(…)")) };
+            return if plain {
+                ControlFlow::Continue(())
+            } else {
+                no(at, format!("{name} is no aggregate: it takes no DISTINCT, ORDER BY or FILTER"), format!("write {name}(…)"))
+            };
         }
         if name == "row_number" || ["rank", "dense_rank", "lag", "lead", "ntile", "percent_rank", "cume_dist"].contains(&name.as_str()) {
             return no(at, format!("{name} needs OVER"), "write row_number() OVER (PARTITION BY … ORDER BY …)");
@@ -317,7 +377,29 @@ impl Refuse<'_> {
             return no(at, format!("unnest {NOT_YET}"), "keep the list, or take elements by list[1]");
         }
         if REGISTRY.unsupported.contains(&name) {
-            return no(at, format!("the aggregate {name} {NOT_YET}"), format!("there are {}", ["count", "sum", "min", "max", "avg", "var_samp", "var_pop", "stddev", "stddev_pop", "approx_distinct", "approx_percentile_cont", "bool_and", "bool_or"].join(", ")));
+            return no(
+                at,
+                format!("the aggregate {name} {NOT_YET}"),
+                format!(
+                    "there are {}",
+                    [
+                        "count",
+                        "sum",
+                        "min",
+                        "max",
+                        "avg",
+                        "var_samp",
+                        "var_pop",
+                        "stddev",
+                        "stddev_pop",
+                        "approx_distinct",
+                        "approx_percentile_cont",
+                        "bool_and",
+                        "bool_or"
+                    ]
+                    .join(", ")
+                ),
+            );
         }
         let complaint = Complaint::new(at, format!("there is no function {name}"));
         ControlFlow::Break(Box::new(complaint.suggest(&name, REGISTRY.names())))
@@ -333,7 +415,11 @@ impl Refuse<'_> {
         }
         let FunctionArguments::List(list) = &function.args else { return ControlFlow::Continue(()) };
         if !list.clauses.is_empty() {
-            return no(at, format!("{name} gives the same in any order; it takes no clause behind its arguments"), format!("write {name}(…)"));
+            return no(
+                at,
+                format!("{name} gives the same in any order; it takes no clause behind its arguments"),
+                format!("write {name}(…)"),
+            );
         }
         if list.duplicate_treatment == Some(DuplicateTreatment::Distinct) {
             if !["count", "sum", "avg", "mean", "min", "max", "bool_and", "bool_or", "approx_distinct"].contains(&name) {
@@ -374,6 +460,29 @@ impl Refuse<'_> {
             }
         }
     }
+}
+
+/// Where an aggregate stands in an expression.
+fn aggregate(expr: &Expr) -> Option<Place> {
+    match visit_expressions(expr, is_aggregate) {
+        ControlFlow::Break(place) => place,
+        ControlFlow::Continue(()) => None,
+    }
+}
+
+fn is_aggregate(expr: &Expr) -> ControlFlow<Option<Place>> {
+    match expr {
+        Expr::Function(function)
+            if function.over.is_none() && REGISTRY.aggregate.contains_key(&function.name.to_string().to_lowercase()) =>
+        {
+            ControlFlow::Break(place(function.name.span()))
+        }
+        _ => ControlFlow::Continue(()),
+    }
+}
+
+fn is_window(expr: &Expr) -> ControlFlow<()> {
+    if matches!(expr, Expr::Function(function) if function.over.is_some()) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
 }
 
 impl Visitor for Refuse<'_> {

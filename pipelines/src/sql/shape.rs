@@ -77,7 +77,9 @@ pub(super) fn stored(data_type: &DataType) -> Result<Stored, String> {
         DataType::Float16 => Ok(Stored::Cast(DataType::Float32)),
         DataType::Utf8 | DataType::LargeUtf8 => Ok(Stored::Cast(DataType::Utf8View)),
         DataType::LargeBinary | DataType::BinaryView => Ok(Stored::Cast(DataType::Binary)),
-        DataType::Timestamp(TimeUnit::Second | TimeUnit::Millisecond, None) => Ok(Stored::Cast(DataType::Timestamp(TimeUnit::Microsecond, None))),
+        DataType::Timestamp(TimeUnit::Second | TimeUnit::Millisecond, None) => {
+            Ok(Stored::Cast(DataType::Timestamp(TimeUnit::Microsecond, None)))
+        }
         DataType::Timestamp(TimeUnit::Nanosecond, None) => refuse("write CAST(… AS TIMESTAMP(6)): tables hold microseconds"),
         DataType::Timestamp(_, Some(_)) => refuse("write CAST(… AS TIMESTAMP(6)): every timestamp is UTC"),
         DataType::Interval(_) | DataType::Duration(_) => refuse("write it as a number: date_part('epoch', …)"),

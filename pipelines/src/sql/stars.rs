@@ -107,5 +107,9 @@ impl Stars {
 
 fn folded(name: ObjectName) -> ObjectName {
     let idents = name.0.iter().filter_map(|part| part.as_ident());
-    ObjectName::from(idents.map(|ident| Ident { value: fold(&ident.value, ident.quote_style), quote_style: Some('"'), span: ident.span }).collect::<Vec<_>>())
+    ObjectName::from(
+        idents
+            .map(|ident| Ident { value: fold(&ident.value, ident.quote_style), quote_style: Some('"'), span: ident.span })
+            .collect::<Vec<_>>(),
+    )
 }

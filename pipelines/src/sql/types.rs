@@ -46,7 +46,9 @@ pub(super) fn arrow_type(sql: &SqlType) -> Result<DataType, Refusal> {
             Some(_) => Err(("a TIMESTAMP has 0 to 6 digits after the second".into(), "write TIMESTAMP(6)".into())),
         },
         SqlType::Array(
-            ArrayElemTypeDef::AngleBracket(element) | ArrayElemTypeDef::SquareBracket(element, None) | ArrayElemTypeDef::Parenthesis(element),
+            ArrayElemTypeDef::AngleBracket(element)
+            | ArrayElemTypeDef::SquareBracket(element, None)
+            | ArrayElemTypeDef::Parenthesis(element),
         ) => Ok(DataType::List(Arc::new(Field::new("item", arrow_type(element)?, true)))),
         SqlType::Array(_) => refuse("write the element's type and no length: T[] or ARRAY<T>"),
         SqlType::Struct(fields, _) => {
@@ -124,7 +126,9 @@ pub(super) fn arrow_type(sql: &SqlType) -> Result<DataType, Refusal> {
         SqlType::Map(..) => refuse("declare the keys you read as a STRUCT<…>"),
         SqlType::Enum(..) | SqlType::Set(_) => refuse("use VARCHAR"),
         SqlType::Custom(name, _) => match name.to_string().to_uppercase().as_str() {
-            "TIMESTAMP_LTZ" | "TIMESTAMP_NTZ" | "TIMESTAMP_TZ" | "DATETIME2" | "SMALLDATETIME" => refuse("use TIMESTAMP: every timestamp is UTC"),
+            "TIMESTAMP_LTZ" | "TIMESTAMP_NTZ" | "TIMESTAMP_TZ" | "DATETIME2" | "SMALLDATETIME" => {
+                refuse("use TIMESTAMP: every timestamp is UTC")
+            }
             "ROW" => refuse("use STRUCT<…>"),
             "LIST" | "MULTISET" => refuse("use ARRAY<T>"),
             "LONG" | "SERIAL" | "BIGSERIAL" => refuse("use BIGINT"),
@@ -142,7 +146,9 @@ const ALL: &str = "the types are BOOLEAN, SMALLINT, INT, BIGINT, REAL, DOUBLE, D
 
 fn decimal(info: &ExactNumberInfo) -> Result<DataType, Refusal> {
     let (precision, scale) = match info {
-        ExactNumberInfo::None => return Err(("a DECIMAL needs its digits".into(), "write DECIMAL(18, 2): 18 digits, 2 after the point".into())),
+        ExactNumberInfo::None => {
+            return Err(("a DECIMAL needs its digits".into(), "write DECIMAL(18, 2): 18 digits, 2 after the point".into()));
+        }
         ExactNumberInfo::Precision(precision) => (*precision, 0),
         ExactNumberInfo::PrecisionAndScale(precision, scale) => (*precision, *scale),
     };
@@ -150,7 +156,10 @@ fn decimal(info: &ExactNumberInfo) -> Result<DataType, Refusal> {
         (Ok(precision @ 1..=38), Ok(scale)) if (0..=38).contains(&scale) && scale.unsigned_abs() <= precision => {
             Ok(DataType::Decimal128(precision, scale))
         }
-        _ => Err(("a DECIMAL has 1 to 38 digits, and no more after the point than in all".into(), "write DECIMAL(18, 2), for example".into())),
+        _ => Err((
+            "a DECIMAL has 1 to 38 digits, and no more after the point than in all".into(),
+            "write DECIMAL(18, 2), for example".into(),
+        )),
     }
 }
 

@@ -13,7 +13,9 @@ use datafusion::arrow::datatypes::Field;
 use datafusion::common::{Column, DFSchema, DFSchemaRef, DataFusionError, Result, plan_err};
 use datafusion::logical_expr::planner::{PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning};
 use datafusion::logical_expr::{Expr, Extension, LogicalPlan, LogicalPlanBuilder, UserDefinedLogicalNodeCore};
-use datafusion::sql::sqlparser::ast::{Expr as SqlExpr, FunctionArg, FunctionArgExpr, FunctionArguments, ObjectName, Spanned, TableFactor, TableFunctionArgs};
+use datafusion::sql::sqlparser::ast::{
+    Expr as SqlExpr, FunctionArg, FunctionArgExpr, FunctionArguments, ObjectName, Spanned, TableFactor, TableFunctionArgs,
+};
 
 use super::duration::{self, show};
 use super::error::{Checked, Complaint, place};
@@ -238,7 +240,12 @@ impl Call<'_> {
         for arg in args {
             match arg {
                 FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => exprs.push(expr),
-                other => return Err(self.wrong("the arguments are given by position").or_at(place(other.span()).unwrap_or(Place::START)).into()),
+                other => {
+                    return Err(self
+                        .wrong("the arguments are given by position")
+                        .or_at(place(other.span()).unwrap_or(Place::START))
+                        .into());
+                }
             }
         }
         let most = match self.function {
@@ -247,10 +254,14 @@ impl Call<'_> {
         };
         let least = if self.function == "hop" { 4 } else { 3 };
         if exprs.len() < least || exprs.len() > most {
-            return Err(self.wrong(format!("{} arguments are too {}", exprs.len(), if exprs.len() < least { "few" } else { "many" })).into());
+            return Err(self
+                .wrong(format!("{} arguments are too {}", exprs.len(), if exprs.len() < least { "few" } else { "many" }))
+                .into());
         }
         let mut exprs = exprs.into_iter();
-        let (Some(table), Some(time), Some(first)) = (exprs.next(), exprs.next(), exprs.next()) else { return Err(self.wrong("it has too few arguments").into()) };
+        let (Some(table), Some(time), Some(first)) = (exprs.next(), exprs.next(), exprs.next()) else {
+            return Err(self.wrong("it has too few arguments").into());
+        };
         let shown = if matches!(table, SqlExpr::Subquery(_)) { "the sub-query".to_owned() } else { table.to_string() };
         let input = context.plan(self.relation(table)?)?;
         let time_at = place(time.span()).or(self.at);
@@ -316,7 +327,9 @@ impl Call<'_> {
             Expr::Column(column) => column,
             _ => {
                 let message = format!("{}: the time is a column, not an expression", self.function);
-                return Err(Complaint::new(at, message).help("a time column is passed through views as it is; give expressions no window").into());
+                return Err(Complaint::new(at, message)
+                    .help("a time column is passed through views as it is; give expressions no window")
+                    .into());
             }
         };
         let kinds = time_kinds(input);
@@ -338,7 +351,13 @@ impl Call<'_> {
         .into())
     }
 
-    fn kind(&self, first: SqlExpr, rest: Vec<SqlExpr>, input: &LogicalPlan, context: &mut dyn RelationPlannerContext) -> Result<WindowKind, Problem> {
+    fn kind(
+        &self,
+        first: SqlExpr,
+        rest: Vec<SqlExpr>,
+        input: &LogicalPlan,
+        context: &mut dyn RelationPlannerContext,
+    ) -> Result<WindowKind, Problem> {
         match self.function {
             "tumble" => {
                 let size_us = self.length(&first)?;
@@ -382,7 +401,9 @@ impl Call<'_> {
     fn length(&self, expr: &SqlExpr) -> Checked<i64> {
         let us = duration::interval(expr).map_err(|complaint| self.placed(complaint))?;
         if us <= 0 {
-            return Err(self.placed(Complaint::new(place(expr.span()), format!("{}: the interval must be longer than nothing", self.function))));
+            return Err(
+                self.placed(Complaint::new(place(expr.span()), format!("{}: the interval must be longer than nothing", self.function)))
+            );
         }
         Ok(us)
     }

@@ -1,0 +1,92 @@
+//! DataFusion's physical expressions behind the operators' `Expression`.
+//!
+//! Always: integer and decimal arithmetic that overflows is an error, not a wrapped number (CONTRACT §2: such a record is a dead
+//! letter of that output); a result has exactly the type the plan says.
+
+use std::sync::Arc;
+
+use datafusion::arrow::array::{ArrayRef, RecordBatch};
+use datafusion::arrow::compute::cast;
+use datafusion::arrow::datatypes::DataType;
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::DFSchema;
+use datafusion::config::ConfigOptions;
+use datafusion::logical_expr::Expr;
+use datafusion::logical_expr::execution_props::ExecutionProps;
+use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
+use datafusion::physical_expr::expressions::BinaryExpr;
+use datafusion::physical_expr::{PhysicalExpr, create_physical_expr};
+use tidemill_engine::error::{Error, Result};
+use tidemill_operators::expression::Expression;
+
+/// One compiled expression.
+pub struct Compiled {
+    physical: Arc<dyn PhysicalExpr>,
+    data_type: DataType,
+    text: String,
+}
+
+impl Expression for Compiled {
+    fn evaluate(&self, batch: &RecordBatch) -> Result<ArrayRef> {
+        let value = self.physical.evaluate(batch).and_then(|value| value.into_array(batch.num_rows()));
+        let array = value.map_err(|error| Error::failed(error.strip_backtrace()))?;
+        if *array.data_type() == self.data_type { Ok(array) } else { Ok(cast(&array, &self.data_type)?) }
+    }
+
+    fn text(&self) -> &str {
+        &self.text
+    }
+}
+
+/// Compiles a logical expression over rows of `schema`.
+pub fn compile(expr: &Expr, schema: &DFSchema) -> Result<Arc<dyn Expression>> {
+    use datafusion::logical_expr::ExprSchemable;
+    let wrong = |error: datafusion::error::DataFusionError| Error::refused(format!("{expr}: {}", error.strip_backtrace()));
+    let mut props = ExecutionProps::new();
+    props.config_options = Some(Arc::new(ConfigOptions::new()));
+    let physical = create_physical_expr(expr, schema, &props, &PhysicalPlanningContext::default()).map_err(wrong)?;
+    let data_type = expr.get_type(schema).map_err(wrong)?;
+    Ok(Arc::new(Compiled { physical: checked(physical).map_err(wrong)?, data_type, text: expr.human_display().to_string() }))
+}
+
+/// The column at `index`.
+pub fn column(index: usize, data_type: DataType, name: &str) -> Arc<dyn Expression> {
+    let physical = Arc::new(datafusion::physical_expr::expressions::Column::new(name, index));
+    Arc::new(Compiled { physical, data_type, text: name.to_owned() })
+}
+
+fn checked(physical: Arc<dyn PhysicalExpr>) -> datafusion::error::Result<Arc<dyn PhysicalExpr>> {
+    let transformed = physical.transform_up(|expr| {
+        let binary = expr.downcast_ref::<BinaryExpr>().filter(|binary| {
+            use datafusion::logical_expr::Operator;
+            matches!(binary.op(), Operator::Plus | Operator::Minus | Operator::Multiply)
+        });
+        Ok(match binary {
+            Some(binary) => Transformed::yes(Arc::new(binary.clone().with_fail_on_overflow(true)) as Arc<dyn PhysicalExpr>),
+            None => Transformed::no(expr),
+        })
+    })?;
+    Ok(transformed.data)
+}
+
+/// A timestamp column moved by a fixed length.
+pub struct Shifted {
+    /// The column.
+    pub column: usize,
+    /// Microseconds to add.
+    pub by_us: i64,
+}
+
+impl Expression for Shifted {
+    fn evaluate(&self, batch: &RecordBatch) -> Result<ArrayRef> {
+        use datafusion::arrow::array::AsArray;
+        use datafusion::arrow::datatypes::TimestampMicrosecondType;
+        let column = batch.columns().get(self.column).and_then(|column| column.as_primitive_opt::<TimestampMicrosecondType>());
+        let column = column.ok_or_else(|| Error::failed("a window's bound is not a timestamp"))?;
+        Ok(Arc::new(column.unary::<_, TimestampMicrosecondType>(|at| at.saturating_add(self.by_us))))
+    }
+
+    fn text(&self) -> &str {
+        "a window's bound"
+    }
+}

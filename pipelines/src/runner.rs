@@ -1,0 +1,252 @@
+//! `tidemill run`: from a file to a running pipeline. Checks everything that can be refused before it writes anything.
+//!
+//! Always: one run of a pipeline at a time (a file lock, then the epoch's put-if-absent); the data folder is touched only after the
+//! SQL has been planned and the sources have answered.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tidemill_connectors::delta::DeltaPublisher;
+use tidemill_engine::epoch::coordinator::{EpochOptions, Published, Publisher, manifest_path};
+use tidemill_engine::epoch::manifest::{Manifest, TableEntry};
+use tidemill_engine::epoch::recover::{Identity, check_plan, create, newest};
+use tidemill_engine::epoch::store::{LocalStore, Store};
+use tidemill_engine::error::{Error, Result};
+use tidemill_engine::graph::Dataflow;
+use tidemill_engine::run::{Run, now_ms};
+use tidemill_engine::worker::{Shared, WorkerOptions};
+
+use crate::lower::lower;
+use crate::sources::Connections;
+use crate::sql::{self, Program};
+
+/// What a user may set of a run.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The data folder.
+    pub data: PathBuf,
+    /// Brokers of sources that name none.
+    pub brokers: Option<String>,
+    /// librdkafka properties.
+    pub kafka: Vec<(String, String)>,
+    /// Threads.
+    pub workers: usize,
+    /// An epoch is cut this often.
+    pub epoch_ms: u64,
+    /// Stop at the end offsets of now.
+    pub bounded: bool,
+    /// Further settings, `key=value`; see `SETTINGS`.
+    pub set: Vec<(String, String)>,
+}
+
+/// What `--set` knows: name and meaning.
+pub const SETTINGS: &[(&str, &str)] = &[
+    ("idle_after", "partitions whose end was reached this long ago are idle, also with --bounded, e.g. '5 seconds'"),
+    ("publish_interval", "tables are brought up to date for other readers at least this often, e.g. '30 seconds'"),
+    ("rows_per_tick_max", "records a worker takes in one tick"),
+    ("bytes_per_tick_max", "payload bytes a worker takes in one tick"),
+    ("drift_max", "how far ahead of the slowest partition another may be read, in event time, e.g. '1 hour'"),
+    ("read_retention", "how long an epoch stays readable after the next, e.g. '10 minutes'"),
+];
+
+/// A file that has been parsed and planned.
+pub struct Pipeline {
+    /// The program.
+    pub program: Program,
+    /// Its plans.
+    pub planned: Vec<sql::PlannedOutput>,
+}
+
+impl Pipeline {
+    /// Reads and plans a file. Errors begin with the place.
+    pub fn read(file: &Path) -> Result<Self> {
+        let shown = file.display().to_string();
+        let text = fs::read_to_string(file).map_err(|error| Error::refused(format!("{shown}: {error}")))?;
+        Self::parse(&shown, &text)
+    }
+
+    /// The same from text.
+    pub fn parse(file: &str, text: &str) -> Result<Self> {
+        let program = sql::parse(file, text).map_err(Error::from)?;
+        let planned = sql::plan(&program).map_err(Error::from)?;
+        Ok(Self { program, planned })
+    }
+
+    /// The pipeline's name.
+    pub fn name(&self) -> &str {
+        &self.program.name
+    }
+
+    /// The dataflow for a number of workers.
+    pub fn dataflow(&self, connections: &Connections) -> Result<Dataflow> {
+        lower(&self.program, &self.planned, connections, connections.workers)
+    }
+}
+
+/// Told what happens on the way.
+pub trait Watch: Send + Sync {
+    /// Something is waited for (a broker that does not answer).
+    fn waiting(&self, what: &str);
+    /// The run begins: flags and figures to look at.
+    fn started(&self, shared: &Arc<Shared>, connections: &Connections);
+    /// An epoch was committed.
+    fn epoch(&self, manifest: &Manifest);
+}
+
+/// Runs a pipeline until its input ends or `shared.stop` is set.
+pub fn run(pipeline: &Pipeline, options: &Options, shared: &Arc<Shared>, watch: &Arc<dyn Watch>) -> Result<Manifest> {
+    let (mut workers_options, epochs) = settings(options)?;
+    let connections = Connections::new(options.brokers.clone(), options.kafka.clone(), pipeline.name(), options.workers);
+    let flow = pipeline.dataflow(&connections)?;
+    let folder = options.data.join(pipeline.name());
+    let reader = LocalStore::at(&folder);
+    refuse_foreign(&folder, &reader)?;
+    let known = newest(&reader)?;
+    if let Some(known) = &known {
+        check_plan(&flow, known)?;
+    }
+    let mut on_wait = |what: &str| watch.waiting(what);
+    let mut entries = Vec::with_capacity(flow.sources.len());
+    let mut ends = Vec::with_capacity(flow.sources.len());
+    for spec in &flow.sources {
+        let source = pipeline.program.sources.iter().find(|source| source.name == spec.name);
+        let source = source.ok_or_else(|| Error::failed(format!("no source {}", spec.name)))?;
+        let before = known.as_ref().and_then(|manifest| manifest.sources.iter().find(|entry| entry.name == spec.name));
+        let entry = connections.positions(source, before, &mut on_wait)?;
+        if options.bounded {
+            ends.push(connections.ends(source, &entry, &mut on_wait)?);
+        }
+        entries.push(entry);
+    }
+    let store = LocalStore::open(&folder)?;
+    let _lock = lock(&folder, pipeline.name())?;
+    // Somebody may have run between the look and the lock.
+    let known = newest(&store)?;
+    let identity = Identity {
+        pipeline: pipeline.name().to_owned(),
+        incarnation: uuid::Uuid::new_v4().simple().to_string(),
+        build: env!("CARGO_PKG_VERSION").to_owned(),
+        workers: options.workers,
+    };
+    let manifest = match known {
+        Some(known) => {
+            check_plan(&flow, &known)?;
+            let sources = known.sources.iter().map(|entry| {
+                let fresh = entries.iter().find(|each| each.name == entry.name);
+                let added = fresh.into_iter().flat_map(|each| &each.partitions).filter(|position| !entry.partitions.iter().any(|old| old.partition == position.partition));
+                let mut entry = entry.clone();
+                entry.partitions.extend(added.cloned().collect::<Vec<_>>());
+                entry
+            });
+            Manifest { incarnation: identity.incarnation, sources: sources.collect(), ..known }
+        }
+        None => {
+            let manifest = Manifest { committed_at_ms: now_ms(), ..create(&flow, &identity, uuid::Uuid::new_v4().to_string(), entries)? };
+            if !store.put_new(&manifest_path(0), &serde_json::to_vec(&manifest)?)? {
+                return Err(running(pipeline.name()));
+            }
+            manifest
+        }
+    };
+    let publisher = Cold(DeltaPublisher::new(&folder, &manifest.uuid, true)?);
+    workers_options.bounded = options.bounded;
+    workers_options.read.idle = !options.bounded || options.set.iter().any(|(key, _)| key == "idle_after");
+    watch.started(shared, &connections);
+    let told = Arc::clone(watch);
+    tidemill_engine::run::run(Run {
+        flow,
+        workers: options.workers,
+        options: workers_options,
+        epochs,
+        store: Arc::new(store),
+        manifest,
+        publisher: Some(Box::new(publisher)),
+        ends: options.bounded.then_some(ends),
+        shared: Arc::clone(shared),
+        on_epoch: Box::new(move |manifest| told.epoch(manifest)),
+    })
+}
+
+/// Deletes a pipeline's tables and state. Refused while it runs.
+pub fn reset(data: &Path, name: &str) -> Result<()> {
+    let folder = data.join(name);
+    if !folder.exists() {
+        return Ok(());
+    }
+    refuse_foreign(&folder, &LocalStore::at(&folder))?;
+    let _lock = lock(&folder, name)?;
+    fs::remove_dir_all(&folder).map_err(|error| Error::failed(format!("{}: {error}", folder.display())))
+}
+
+/// A folder with something in it that is not a pipeline's is left alone.
+fn refuse_foreign(folder: &Path, store: &LocalStore) -> Result<()> {
+    if folder.exists() && !folder.is_dir() {
+        return Err(Error::refused(format!("{} is a file, not a pipeline's folder; name another data folder with --data", folder.display())));
+    }
+    let held = store.list("")?;
+    let ours = |name: &String| ["epochs", "segments", "tables", "internal", "log", "lock"].contains(&name.as_str());
+    if let Some(strange) = held.iter().find(|name| !ours(name)) {
+        return Err(Error::refused(format!("{} holds {strange}, so it is not a pipeline's folder; name another data folder with --data", folder.display())));
+    }
+    if store.list("epochs/0")?.is_empty() && !store.list("tables")?.is_empty() {
+        return Err(Error::refused(format!(
+            "{} has tables but no epochs: without them nobody can tell what has been counted; move the folder away, or start afresh with --reset",
+            folder.display()
+        )));
+    }
+    Ok(())
+}
+
+fn running(name: &str) -> Error {
+    Error::refused(format!("pipeline {name} is running already (another process holds its folder); stop that one first, or name this one anew with SET pipeline"))
+}
+
+fn lock(folder: &Path, name: &str) -> Result<File> {
+    let path = folder.join("lock");
+    let file = File::options().create(true).append(true).open(&path).map_err(|error| Error::refused(format!("can't write {}: {error}", path.display())))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(fs::TryLockError::WouldBlock) => Err(running(name)),
+        Err(fs::TryLockError::Error(error)) => Err(Error::external(format!("{}: {error}", path.display()))),
+    }
+}
+
+fn settings(options: &Options) -> Result<(WorkerOptions, EpochOptions)> {
+    let (mut workers, mut epochs) = (WorkerOptions::default(), EpochOptions::default());
+    workers.epoch_us = i64::try_from(options.epoch_ms.max(1)).unwrap_or(i64::MAX / 1000).saturating_mul(1000);
+    for (key, value) in &options.set {
+        let number = || value.parse::<usize>().ok().filter(|number| *number > 0).ok_or_else(|| Error::refused(format!("--set {key}={value}: a number of at least 1 is needed")));
+        let length = || sql::parse_duration(value).map_err(|reason| Error::refused(format!("--set {key}={value}: {reason}")));
+        match key.as_str() {
+            "idle_after" => {
+                length()?;
+            }
+            "publish_interval" => epochs.publish_ms = length()? / 1000,
+            "rows_per_tick_max" => workers.read.rows_per_tick_max = number()?,
+            "bytes_per_tick_max" => workers.read.bytes_per_tick_max = number()?,
+            "drift_max" => workers.read.drift_max_us = length()?,
+            "read_retention" => epochs.read_retention_ms = length()? / 1000,
+            _ => {
+                let known: Vec<_> = SETTINGS.iter().map(|(name, _)| *name).collect();
+                return Err(Error::refused(format!("--set {key}: no such setting; there are {}", known.join(", "))));
+            }
+        }
+    }
+    Ok((workers, epochs))
+}
+
+/// `--set idle_after`, which overrides every source's own.
+pub fn idle_after_us(options: &Options) -> Option<i64> {
+    options.set.iter().rev().find(|(key, _)| key == "idle_after").and_then(|(_, value)| sql::parse_duration(value).ok())
+}
+
+/// The Delta connector as the engine sees it.
+struct Cold(DeltaPublisher);
+
+impl Publisher for Cold {
+    fn publish(&mut self, table: &TableEntry, to: u64, changes: &[(u64, arrow::array::RecordBatch)]) -> Result<Published> {
+        let published = self.0.publish(table, to, changes)?;
+        Ok(Published { version: published.version, log_version: published.log_version })
+    }
+}

@@ -1,0 +1,280 @@
+//! One statement over one snapshot: parsed, checked, planned, and run within limits of memory, disk and time.
+//!
+//! Always: read-only, by the syntax tree and by the plan; each statement reads the newest manifests once, so all its tables stand at one
+//! epoch; nothing outside the data folder can be named. A wrong statement is `refused`, one that fails while it runs is `failed`. The
+//! command and the prompt call `Serve::query`.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::datatypes::{DataType, Field, FieldRef, SchemaRef, TimeUnit};
+use datafusion::catalog::{CatalogProviderList, MemoryCatalogProviderList};
+use datafusion::common::DataFusionError;
+use datafusion::error::Result as DfResult;
+use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
+use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::logical_expr::planner::{ExprPlanner, RelationPlanner, TypePlanner};
+use datafusion::physical_plan::execute_stream;
+use datafusion::prelude::{SQLOptions, SessionConfig, SessionContext};
+use datafusion::sql::parser::{DFParserBuilder, Statement};
+use datafusion::sql::planner::{ParserOptions, SqlToRel};
+use datafusion::sql::sqlparser::ast::{DataType as SqlType, TimezoneInfo};
+use datafusion::sql::sqlparser::dialect::{Dialect as SqlDialect, GenericDialect};
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use tidemill_engine::error::{Error, Result};
+use tokio::time::{Instant, timeout_at};
+
+use super::catalog::{CATALOG, Catalog, Tables};
+use super::names::Names;
+use super::readonly;
+use super::snapshot::Snapshot;
+
+/// Parts of the pipelines' SQL that queries share.
+#[derive(Clone)]
+pub struct Language {
+    /// What the lexer and the parser take.
+    pub dialect: Arc<dyn SqlDialect + Send + Sync>,
+    /// SQL types to Arrow types.
+    pub types: Arc<dyn TypePlanner>,
+    /// Asked before DataFusion's own.
+    pub expressions: Vec<Arc<dyn ExprPlanner>>,
+    /// `tumble`, `hop`, `session` and the like.
+    pub relations: Vec<Arc<dyn RelationPlanner>>,
+    /// Lowers nodes of our own to plain ones.
+    pub lower: fn(LogicalPlan) -> DfResult<LogicalPlan>,
+    /// Adds functions.
+    pub register: fn(&SessionContext),
+}
+
+impl Default for Language {
+    fn default() -> Self {
+        Self {
+            dialect: Arc::new(GenericDialect {}),
+            types: Arc::new(Micros),
+            expressions: Vec::new(),
+            relations: Vec::new(),
+            lower: |plan| Ok(plan),
+            register: |_| {},
+        }
+    }
+}
+
+/// A TIMESTAMP is microseconds, as everywhere in Tidemill.
+#[derive(Debug)]
+struct Micros;
+
+impl TypePlanner for Micros {
+    fn plan_type_field(&self, sql: &SqlType) -> DfResult<Option<FieldRef>> {
+        let micros = matches!(sql, SqlType::Timestamp(None | Some(0..=6), TimezoneInfo::None | TimezoneInfo::WithoutTimeZone));
+        Ok(micros.then(|| Arc::new(Field::new("", DataType::Timestamp(TimeUnit::Microsecond, None), true))))
+    }
+}
+
+/// Limits of a query.
+#[derive(Debug, Clone)]
+pub struct QueryOptions {
+    /// Memory for sorts, joins and groups; what does not fit is spilled.
+    pub memory_bytes_max: usize,
+    /// Disk for what is spilled.
+    pub spill_bytes_max: u64,
+    /// Where it is spilled; the system's folder for temporary files if none.
+    pub spill_folder: Option<PathBuf>,
+    /// A query that takes longer is ended.
+    pub timeout: Option<Duration>,
+    /// Threads of one query.
+    pub threads: usize,
+}
+
+impl Default for QueryOptions {
+    fn default() -> Self {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        Self { memory_bytes_max: 1 << 30, spill_bytes_max: 10 << 30, spill_folder: None, timeout: None, threads }
+    }
+}
+
+/// The rows of a query.
+pub struct Answer {
+    /// Its columns.
+    pub schema: SchemaRef,
+    /// Its rows, as they are computed; dropping it ends the query.
+    pub batches: BoxStream<'static, Result<RecordBatch>>,
+}
+
+impl Answer {
+    /// All rows; for tests and small answers.
+    pub async fn collect(mut self) -> Result<Vec<RecordBatch>> {
+        let mut batches = Vec::new();
+        while let Some(batch) = self.batches.next().await {
+            batches.push(batch?);
+        }
+        Ok(batches)
+    }
+}
+
+/// Answers queries over a data folder.
+pub struct Serve {
+    folder: PathBuf,
+    language: Language,
+    options: QueryOptions,
+    runtime: Arc<RuntimeEnv>,
+}
+
+impl Serve {
+    /// Over `folder`, which need not exist.
+    pub fn new(folder: impl Into<PathBuf>, language: Language, options: QueryOptions) -> Result<Self> {
+        let wrong = |error: DataFusionError| Error::failed(error.strip_backtrace());
+        let pool = TrackConsumersPool::new(FairSpillPool::new(options.memory_bytes_max), std::num::NonZeroUsize::MIN);
+        let mode = options.spill_folder.clone().map_or(DiskManagerMode::OsTmpDirectory, |folder| DiskManagerMode::Directories(vec![folder]));
+        let disk = DiskManagerBuilder::default().with_mode(mode).with_max_temp_directory_size(options.spill_bytes_max);
+        let runtime = RuntimeEnvBuilder::new().with_memory_pool(Arc::new(pool)).with_disk_manager_builder(disk).build_arc().map_err(wrong)?;
+        Ok(Self { folder: folder.into(), language, options, runtime })
+    }
+
+    /// The statements of a text, without empty ones.
+    pub fn parse(&self, text: &str) -> Result<Vec<Statement>> {
+        let parser = DFParserBuilder::new(text).with_dialect(self.language.dialect.as_ref()).with_recursion_limit(50).build();
+        let statements = parser.and_then(|mut parser| parser.parse_statements());
+        statements.map(Vec::from).map_err(|error| wrong_sql(&error))
+    }
+
+    /// Runs a text of one statement.
+    pub async fn query(&self, text: &str) -> Result<Answer> {
+        let statements = self.parse(text)?;
+        let mut statements = statements.into_iter();
+        match (statements.next(), statements.next()) {
+            (Some(statement), None) => self.run(statement).await,
+            (None, _) => Err(Error::refused("there is no statement")),
+            (Some(_), Some(_)) => Err(Error::refused("one statement at a time, please")),
+        }
+    }
+
+    /// Runs a statement at the newest epochs. Needs a tokio runtime with time.
+    pub async fn run(&self, statement: Statement) -> Result<Answer> {
+        readonly::check(&statement)?;
+        let deadline = self.options.timeout.and_then(|limit| Some((Instant::now().checked_add(limit)?, limit)));
+        match deadline {
+            Some((at, limit)) => timeout_at(at, self.start(statement)).await.unwrap_or_else(|_| Err(too_long(limit))).map(|answer| bounded(answer, at, limit)),
+            None => self.start(statement).await,
+        }
+    }
+
+    async fn start(&self, statement: Statement) -> Result<Answer> {
+        let tables = Arc::new(Tables { snapshot: Snapshot::open(&self.folder)? });
+        let context = self.context(&tables);
+        let state = context.state();
+        let plan = self.plan(&state, &tables, statement)?;
+        let read_only = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+        read_only.verify_plan(&plan).map_err(|error| Error::refused(format!("this is read-only: {}", text(&error))))?;
+        let plan = state.optimize(&plan).map_err(|error| wrong_sql(&error))?;
+        let physical = state.query_planner().create_physical_plan(&plan, &state).await.map_err(|error| failure(&error))?;
+        let stream = execute_stream(physical, context.task_ctx()).map_err(|error| failure(&error))?;
+        let schema = stream.schema();
+        Ok(Answer { schema, batches: stream.map(|batch| batch.map_err(|error| failure(&error))).boxed() })
+    }
+
+    fn plan(&self, state: &SessionState, tables: &Tables, statement: Statement) -> Result<LogicalPlan> {
+        let names = Names { state, tables, types: Some(Arc::clone(&self.language.types)) };
+        let options = ParserOptions::from(&state.config_options().sql_parser);
+        let plan = SqlToRel::new_with_options(&names, options).statement_to_plan(statement).and_then(self.language.lower);
+        plan.map_err(|error| wrong_sql(&error))
+    }
+
+    fn context(&self, tables: &Arc<Tables>) -> SessionContext {
+        let mut config = SessionConfig::new()
+            .with_target_partitions(self.options.threads.max(1))
+            .with_information_schema(true)
+            .with_create_default_catalog_and_schema(false)
+            .with_default_catalog_and_schema(CATALOG, "information_schema");
+        let sql = &mut config.options_mut().sql_parser;
+        sql.parse_float_as_decimal = true;
+        sql.enable_ident_normalization = true;
+        sql.map_string_types_to_utf8view = true;
+        sql.collect_spans = true;
+        let catalogs = MemoryCatalogProviderList::new();
+        catalogs.register_catalog(CATALOG.to_owned(), Arc::new(Catalog(Arc::clone(tables))));
+        let mut builder = SessionStateBuilder::new()
+            .with_config(config)
+            .with_runtime_env(Arc::clone(&self.runtime))
+            .with_catalog_list(Arc::new(catalogs))
+            .with_default_features()
+            // No CREATE EXTERNAL TABLE would get this far; there is nothing it could make either.
+            .with_table_factories(Default::default());
+        if let Some(planners) = builder.expr_planners() {
+            planners.splice(0..0, self.language.expressions.iter().cloned());
+        }
+        let builder = builder.with_relation_planners(self.language.relations.clone());
+        let context = SessionContext::new_with_state(builder.build());
+        (self.language.register)(&context);
+        context
+    }
+}
+
+fn too_long(limit: Duration) -> Error {
+    Error::failed(format!("the query took longer than {} s and was ended; narrow it, or use the prompt, which has no limit", limit.as_secs()))
+}
+
+/// Ends the rows at the deadline.
+fn bounded(answer: Answer, at: Instant, limit: Duration) -> Answer {
+    let batches = futures::stream::unfold(Some(answer.batches), move |rows| async move {
+        let mut rows = rows?;
+        match timeout_at(at, rows.next()).await {
+            Ok(Some(Ok(batch))) => Some((Ok(batch), Some(rows))),
+            Ok(Some(Err(error))) => Some((Err(error), None)),
+            Ok(None) => None,
+            Err(_) => Some((Err(too_long(limit)), None)),
+        }
+    });
+    Answer { schema: answer.schema, batches: batches.boxed() }
+}
+
+/// Our own error, if DataFusion carries one.
+fn ours(error: &DataFusionError) -> Option<Error> {
+    match error.find_root() {
+        DataFusionError::External(error) => error.downcast_ref::<Error>().cloned(),
+        _ => None,
+    }
+}
+
+/// The message without the words that say where in DataFusion it arose.
+fn text(error: &DataFusionError) -> String {
+    let message = error.find_root().strip_backtrace();
+    let prefixes = ["Error during planning: ", "Schema error: ", "SQL error: ", "Execution error: ", "Arrow error: ", "This feature is not implemented: ", "External error: "];
+    let mut rest = message.as_str();
+    while let Some(next) = prefixes.iter().find_map(|prefix| rest.strip_prefix(prefix)) {
+        rest = next;
+    }
+    if let Some(parser) = rest.strip_prefix("ParserError(\"").and_then(|rest| rest.strip_suffix("\")")) {
+        rest = parser;
+    }
+    rest.trim_end().to_owned()
+}
+
+/// An error of the statement, with its place if DataFusion knows it.
+fn wrong_sql(error: &DataFusionError) -> Error {
+    if let Some(error) = ours(error) {
+        return error;
+    }
+    let span = error.diagnostic().and_then(|diagnostic| diagnostic.span);
+    let place = span.map(|span| format!("line {}, column {}: ", span.start.line, span.start.column)).unwrap_or_default();
+    Error::refused(format!("{place}{}", text(error)))
+}
+
+/// An error while the statement ran.
+fn failure(error: &DataFusionError) -> Error {
+    if let Some(error) = ours(error) {
+        return error;
+    }
+    match error.find_root() {
+        DataFusionError::Plan(_) | DataFusionError::SchemaError(..) | DataFusionError::NotImplemented(_) => wrong_sql(error),
+        root if matches!(root, DataFusionError::ResourcesExhausted(_)) || root.to_string().contains("used disk space") => {
+            Error::failed(format!("the query needs more memory or disk than it may have: {}", text(error)))
+        }
+        _ => Error::failed(text(error)),
+    }
+}

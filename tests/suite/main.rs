@@ -1,0 +1,6 @@
+//! The one test binary of the workspace.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod simulation;
+mod tidy;
