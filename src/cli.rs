@@ -89,7 +89,8 @@ pub enum Command {
   tidemill demo --list                        which cases there are")]
     Demo(DemoArgs),
     /// Run a pipeline until it is stopped; run again, it resumes
-    #[command(after_help = "Ctrl-C or SIGTERM finishes the epoch and exits with 0. The next run goes on where this one stopped: every record counts
+    #[command(
+        after_help = "Ctrl-C or SIGTERM finishes the epoch and exits with 0. The next run goes on where this one stopped: every record counts
 exactly once, also after a kill -9.
 
 Examples:
@@ -97,17 +98,20 @@ Examples:
   tidemill run clicks.sql --bounded               read up to now, publish every open window, exit
   tidemill run clicks.sql --reset --yes           forget tables and state, begin anew
   tidemill run clicks.sql --kafka security.protocol=SASL_SSL --kafka sasl.mechanism=PLAIN \\
-      --kafka sasl.username=ann --kafka sasl.password=…")]
+      --kafka sasl.username=ann --kafka sasl.password=…"
+    )]
     Run(RunArgs),
     /// Ask the tables: a prompt, -c QUERY, or a file on stdin
-    #[command(after_help = "A table is pipeline.table, or its bare name where that is unambiguous; \"table$log\" shows every change of it; tidemill.accounting,
+    #[command(
+        after_help = "A table is pipeline.table, or its bare name where that is unambiguous; \"table$log\" shows every change of it; tidemill.accounting,
 tidemill.epochs and tidemill.pipelines tell of the runs, state.* of what operators hold. All tables of a query stand at one epoch.
 
 Examples:
   tidemill sql                                            the prompt; \\d lists tables, \\? helps
   tidemill sql -c 'SELECT count(*) FROM clicks_per_minute'
   tidemill sql --format csv -c 'SELECT * FROM dead_letters' > dead.csv
-  tidemill sql < questions.sql")]
+  tidemill sql < questions.sql"
+    )]
     Sql(SqlArgs),
     /// Show what a pipeline will do and keep, or why it is refused; contacts nobody
     #[command(after_help = "Examples:
@@ -241,7 +245,11 @@ fn brokers(text: &str) -> Result<String, String> {
         Some((host, port)) => !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0),
         None => false,
     };
-    if text.is_empty() || text.split(',').all(|part| good(part.trim())) { Ok(text.to_owned()) } else { Err("it is written HOST:PORT, several with commas between".to_owned()) }
+    if text.is_empty() || text.split(',').all(|part| good(part.trim())) {
+        Ok(text.to_owned())
+    } else {
+        Err("it is written HOST:PORT, several with commas between".to_owned())
+    }
 }
 
 fn positive(text: &str) -> Result<f64, String> {

@@ -49,7 +49,8 @@ pub fn say(text: &str) {
 /// Rewrites the line that stands; cut to the terminal's width. Only where `LIVE`.
 pub fn rewrite(text: &str) {
     let width = width();
-    let shown: String = if text.chars().count() < width { text.to_owned() } else { text.chars().take(width.saturating_sub(2)).chain(['…']).collect() };
+    let shown: String =
+        if text.chars().count() < width { text.to_owned() } else { text.chars().take(width.saturating_sub(2)).chain(['…']).collect() };
     write_over(&shown, true);
 }
 

@@ -4,9 +4,13 @@
 
 mod answers;
 mod check;
+mod check_plan;
 mod cli;
 mod console;
 mod demo;
+mod demo_answers;
+mod demo_feed;
+mod describe;
 mod exit;
 mod generate;
 mod lag;
@@ -39,7 +43,9 @@ fn dispatch(cli: &Cli) -> Outcome {
         Command::Sql(args) => sql::sql(args, common),
         Command::Check(args) => check::check(args, common),
         Command::Generate(args) => generate::generate(args, common),
-        Command::Verify(_) => Err(refused("verify is not supported yet; until then, the tables can be compared by hand: any Delta reader opens them")),
+        Command::Verify(_) => {
+            Err(refused("verify is not supported yet; until then, the tables can be compared by hand: any Delta reader opens them"))
+        }
         Command::Completions { shell } => {
             clap_complete::generate(*shell, &mut Cli::command(), "tidemill", &mut Out::new());
             Ok(())
@@ -49,7 +55,10 @@ fn dispatch(cli: &Cli) -> Outcome {
 
 fn log(common: &Common) -> Outcome {
     let filter = EnvFilter::builder().parse(&common.log).map_err(|_| {
-        refused(format!("--log {}: it takes error, warn, info, debug, trace or off, or levels by part, e.g. librdkafka=debug,warn", common.log))
+        refused(format!(
+            "--log {}: it takes error, warn, info, debug, trace or off, or levels by part, e.g. librdkafka=debug,warn",
+            common.log
+        ))
     })?;
     let filter = if common.quiet && common.log == "warn" { EnvFilter::new("error") } else { filter };
     let lines = tracing_subscriber::fmt().compact().with_env_filter(filter).with_ansi(console::colours()).with_writer(console::LogLines);

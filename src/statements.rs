@@ -118,7 +118,10 @@ mod tests {
     #[test]
     fn only_semicolons_that_end_a_statement_cut() {
         assert_eq!(texts("a; b ;; -- c;\n"), ["a", "b"]);
-        assert_eq!(texts("select ';', \"x;y\", 'it''s;' /* ; /* ; */ ; */; two"), ["select ';', \"x;y\", 'it''s;' /* ; /* ; */ ; */", "two"]);
+        assert_eq!(
+            texts("select ';', \"x;y\", 'it''s;' /* ; /* ; */ ; */; two"),
+            ["select ';', \"x;y\", 'it''s;' /* ; /* ; */ ; */", "two"]
+        );
         assert_eq!(texts("-- only this"), Vec::<&str>::new());
         assert_eq!(texts("é;ü"), ["é", "ü"]);
     }

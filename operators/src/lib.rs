@@ -13,8 +13,10 @@ pub mod pane;
 pub mod project;
 pub mod session;
 pub mod tokens;
+pub mod top_k;
 pub mod union;
 pub mod window_aggregate;
+pub mod window_assign;
 pub mod windows;
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
 //! stub
+pub mod cases;
 pub mod functions;
 pub mod lower;
 pub mod runner;

@@ -24,7 +24,7 @@ use crate::sql::{Connector, Source, Start, TimestampUnit};
 const GENERATED_PARTITIONS: u32 = 4;
 
 /// What all sources of a run share.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Connections {
     /// `--brokers`.
     pub brokers: Option<String>,

@@ -62,9 +62,15 @@ fn files(folder: &Path, table: &DeltaTable) -> Result<Vec<ColdFile>> {
     let mut files = Vec::new();
     for file in state.log_data().iter() {
         if file.deletion_vector_descriptor().is_some() {
-            return Err(Error::refused(format!("table {} was given deletion vectors by another writer, which Tidemill can't read", folder.display())));
+            return Err(Error::refused(format!(
+                "table {} was given deletion vectors by another writer, which Tidemill can't read",
+                folder.display()
+            )));
         }
-        files.push((file.modification_time(), ColdFile { name: file.path().into_owned(), size: file.size() as u64, rows: file.num_records().map(|rows| rows as u64) }));
+        files.push((
+            file.modification_time(),
+            ColdFile { name: file.path().into_owned(), size: file.size() as u64, rows: file.num_records().map(|rows| rows as u64) },
+        ));
     }
     files.sort_by(|a, b| (a.0, &a.1.name).cmp(&(b.0, &b.1.name)));
     Ok(files.into_iter().map(|(_, file)| file).collect())
@@ -99,7 +105,8 @@ impl Cold {
             std::fs::File::open(above)?.sync_all()?;
         }
         let location = location(&folder)?;
-        let builder = DeltaTableBuilder::from_url(location.clone()).map_err(wrong)?.with_storage_backend(Arc::new(DurableStore::new()), location);
+        let builder =
+            DeltaTableBuilder::from_url(location.clone()).map_err(wrong)?.with_storage_backend(Arc::new(DurableStore::new()), location);
         let mut table = builder.build().map_err(wrong)?;
         if exists {
             table.load().await.map_err(wrong)?;
@@ -187,7 +194,8 @@ impl Cold {
             return Err(Error::failed(format!("table {}: a file to replace is not in version {}", self.name, self.version())));
         }
         actions.extend(staged.adds.iter().map(|add| Action::Add(Add { data_change: changes, ..add.clone() })));
-        let mut properties = CommitProperties::default().with_max_retries(0).with_create_checkpoint(true).with_cleanup_expired_logs(Some(false));
+        let mut properties =
+            CommitProperties::default().with_max_retries(0).with_create_checkpoint(true).with_cleanup_expired_logs(Some(false));
         let operation = match txn {
             Some((app, epoch)) => {
                 properties = properties.with_application_transaction(Transaction::new(app, epoch as i64));
@@ -212,7 +220,11 @@ impl Cold {
         let state = self.table.snapshot().map_err(|error| self.wrong(&error))?;
         let store = self.table.log_store();
         let dropped: Vec<_> = state.all_tombstones(&*store).try_collect().await.map_err(|error| self.wrong(&error))?;
-        Ok(dropped.iter().filter(|file| file.deletion_timestamp().is_none_or(|at| at >= since_ms)).map(|file| file.path().into_owned()).collect())
+        Ok(dropped
+            .iter()
+            .filter(|file| file.deletion_timestamp().is_none_or(|at| at >= since_ms))
+            .map(|file| file.path().into_owned())
+            .collect())
     }
 }
 

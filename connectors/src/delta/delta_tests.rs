@@ -20,7 +20,17 @@ fn schema() -> Schema {
 
 fn entry(key: Vec<usize>) -> TableEntry {
     let folder = "tables/t".to_owned();
-    TableEntry { name: "t".into(), folder, visible: 3, schema: schema(), key, version: None, log_version: None, covered: 0, hot: Vec::new() }
+    TableEntry {
+        name: "t".into(),
+        folder,
+        visible: 3,
+        schema: schema(),
+        key,
+        version: None,
+        log_version: None,
+        covered: 0,
+        hot: Vec::new(),
+    }
 }
 
 fn batch(rows: &[(Option<i64>, i64, String, i64)]) -> RecordBatch {
@@ -38,7 +48,10 @@ fn batch(rows: &[(Option<i64>, i64, String, i64)]) -> RecordBatch {
 fn rows(folder: &Path, version: u64) -> Vec<RecordBatch> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
     let files = runtime.block_on(files_at(folder, version)).expect("lists");
-    files.iter().flat_map(|file| rewrite::survivors(folder, &file.name, None).expect("opens").collect::<Result<Vec<_>>>().expect("reads")).collect()
+    files
+        .iter()
+        .flat_map(|file| rewrite::survivors(folder, &file.name, None).expect("opens").collect::<Result<Vec<_>>>().expect("reads"))
+        .collect()
 }
 
 fn read(folder: &Path, version: u64) -> Table {
@@ -140,7 +153,9 @@ fn small_files_are_merged_and_the_versions_before_stay_readable() {
     for (version, rows) in versions.iter().zip(1..).step_by(6) {
         assert_eq!(read(&path, *version).len(), rows, "version {version}");
     }
-    let checkpoints = std::fs::read_dir(path.join("_delta_log")).expect("lists").filter(|entry| entry.as_ref().expect("an entry").file_name().to_string_lossy().contains("checkpoint"));
+    let checkpoints = std::fs::read_dir(path.join("_delta_log"))
+        .expect("lists")
+        .filter(|entry| entry.as_ref().expect("an entry").file_name().to_string_lossy().contains("checkpoint"));
     assert!(checkpoints.count() > 1, "a checkpoint and the hint");
     assert!(rows(&path, *versions.last().expect("some")).len() < 32);
 }
@@ -171,8 +186,14 @@ fn a_publish_meets_commits_of_others_and_keeps_their_rows() {
 fn a_folder_of_another_uuid_or_one_that_lost_versions_is_refused() {
     let folder = tempfile::tempdir().expect("a folder");
     let change = (1, batch(&[(Some(1), 1, "a".into(), 1)]));
-    DeltaPublisher::new(folder.path(), "u1", false).expect("starts").publish(&entry(vec![1]), 1, std::slice::from_ref(&change)).expect("publishes");
-    let other = DeltaPublisher::new(folder.path(), "u2", false).expect("starts").publish(&entry(vec![1]), 1, std::slice::from_ref(&change)).expect_err("refused");
+    DeltaPublisher::new(folder.path(), "u1", false)
+        .expect("starts")
+        .publish(&entry(vec![1]), 1, std::slice::from_ref(&change))
+        .expect("publishes");
+    let other = DeltaPublisher::new(folder.path(), "u2", false)
+        .expect("starts")
+        .publish(&entry(vec![1]), 1, std::slice::from_ref(&change))
+        .expect_err("refused");
     assert_eq!(other.kind(), Kind::Refused);
     assert!(other.message().contains("--reset"), "{other}");
     let lost = TableEntry { version: Some(7), covered: 1, ..entry(vec![1]) };

@@ -198,7 +198,8 @@ mod tests {
             let second = store.put_opts(&path, "two".into(), create).await;
             assert!(matches!(second, Err(Error::AlreadyExists { .. })), "{second:?}");
             assert_eq!(store.get(&path).await.expect("is there").bytes().await.expect("reads").as_ref(), b"one");
-            let mut upload = store.put_multipart(&Path::from_absolute_path(folder.path().join("log/2")).expect("a path")).await.expect("opens");
+            let mut upload =
+                store.put_multipart(&Path::from_absolute_path(folder.path().join("log/2")).expect("a path")).await.expect("opens");
             upload.put_part("ab".into()).await.expect("writes");
             upload.put_part("cd".into()).await.expect("writes");
             upload.complete().await.expect("completes");

@@ -81,9 +81,11 @@ impl DeltaPublisher {
     /// order; those that the table has already, by the manifest or by its own mark, are passed over, so a publish may be repeated.
     pub fn publish(&mut self, entry: &TableEntry, to: u64, changes: &[(u64, RecordBatch)]) -> Result<Published> {
         let app = format!("tidemill-{}/{}", self.uuid, entry.name);
+        // A log that began late or was left out for a while would pass for a whole one.
+        let whole = entry.covered == 0 || entry.log_version.is_some();
         let log_version = match log_folder(entry) {
-            Some(folder) if self.keep_logs => Some(self.publish_log(entry, &folder, &app, to, changes)?),
-            _ => entry.log_version,
+            Some(folder) if self.keep_logs && whole => Some(self.publish_log(entry, &folder, &app, to, changes)?),
+            _ => None,
         };
         let target = Target { name: entry.name.clone(), folder: &entry.folder, schema: &entry.schema, made: entry.version, app };
         let columns = entry.schema.fields().len();
@@ -103,7 +105,8 @@ impl DeltaPublisher {
             app: format!("{app}$log"),
         };
         let stage = |rest: &[&(u64, RecordBatch)]| {
-            let present = rest.iter().filter(|(_, batch)| batch.num_rows() > 0).map(|(epoch, batch)| net::log_batch(&entry.schema, *epoch, batch));
+            let present =
+                rest.iter().filter(|(_, batch)| batch.num_rows() > 0).map(|(epoch, batch)| net::log_batch(&entry.schema, *epoch, batch));
             Ok(Net { present: present.collect::<Result<_>>()?, touched: Vec::new() })
         };
         Ok(self.bring(&target, entry.covered, to, changes, stage)?.version)

@@ -32,8 +32,10 @@ pub struct Net {
 
 /// Splits the weights off a batch of changes. They stand last.
 pub fn split(changes: &RecordBatch, columns: usize) -> Result<(RecordBatch, Int64Array)> {
-    let weights = changes.columns().last().filter(|_| changes.num_columns() == columns + 1).and_then(|last| last.as_primitive_opt::<Int64Type>());
-    let weights = weights.ok_or_else(|| Error::failed(format!("a change file has {} columns, not {columns} and {WEIGHT_COLUMN}", changes.num_columns())))?;
+    let weights =
+        changes.columns().last().filter(|_| changes.num_columns() == columns + 1).and_then(|last| last.as_primitive_opt::<Int64Type>());
+    let weights = weights
+        .ok_or_else(|| Error::failed(format!("a change file has {} columns, not {columns} and {WEIGHT_COLUMN}", changes.num_columns())))?;
     let indexes: Vec<usize> = (0..columns).collect();
     Ok((changes.project(&indexes)?, weights.clone()))
 }
@@ -52,7 +54,8 @@ pub fn log_batch(table: &Schema, epoch: u64, changes: &RecordBatch) -> Result<Re
     let mut columns: Vec<ArrayRef> = rows.columns().to_vec();
     columns.push(std::sync::Arc::new(Int64Array::from(vec![epoch as i64; rows.num_rows()])));
     columns.push(std::sync::Arc::new(weights));
-    let fields: Vec<_> = rows.schema().fields().iter().cloned().chain(log_schema(table).fields().iter().skip(table.fields().len()).cloned()).collect();
+    let fields: Vec<_> =
+        rows.schema().fields().iter().cloned().chain(log_schema(table).fields().iter().skip(table.fields().len()).cloned()).collect();
     Ok(RecordBatch::try_new(std::sync::Arc::new(Schema::new(fields)), columns)?)
 }
 
@@ -168,7 +171,11 @@ mod tests {
     use std::sync::Arc;
 
     fn changes(rows: &[(Option<i64>, &str, i64)]) -> RecordBatch {
-        let fields = vec![Field::new("k", DataType::Int64, true), Field::new("v", DataType::Utf8, true), Field::new(WEIGHT_COLUMN, DataType::Int64, false)];
+        let fields = vec![
+            Field::new("k", DataType::Int64, true),
+            Field::new("v", DataType::Utf8, true),
+            Field::new(WEIGHT_COLUMN, DataType::Int64, false),
+        ];
         let columns: Vec<ArrayRef> = vec![
             Arc::new(rows.iter().map(|row| row.0).collect::<Int64Array>()),
             Arc::new(arrow::array::StringArray::from_iter_values(rows.iter().map(|row| row.1))),

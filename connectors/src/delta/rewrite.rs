@@ -117,7 +117,11 @@ impl Ranges {
 }
 
 /// The file's rows, less those with one of the keys.
-pub(super) fn survivors<'a>(folder: &Path, name: &str, keys: Option<&'a Keys>) -> Result<impl Iterator<Item = Result<RecordBatch>> + use<'a>> {
+pub(super) fn survivors<'a>(
+    folder: &Path,
+    name: &str,
+    keys: Option<&'a Keys>,
+) -> Result<impl Iterator<Item = Result<RecordBatch>> + use<'a>> {
     let batches = open(&folder.join(name), None, None)?;
     Ok(batches.map(move |batch| {
         let batch = batch?;
@@ -137,7 +141,8 @@ fn builder(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<File>> {
 fn open(path: &Path, columns: Option<&SchemaRef>, groups: Option<Vec<usize>>) -> Result<ParquetRecordBatchReader> {
     let mut builder = builder(path)?.with_batch_size(READ_ROWS);
     if let Some(schema) = columns {
-        let roots = builder.schema().fields().iter().enumerate().filter(|(_, field)| schema.index_of(field.name()).is_ok()).map(|(index, _)| index);
+        let roots =
+            builder.schema().fields().iter().enumerate().filter(|(_, field)| schema.index_of(field.name()).is_ok()).map(|(index, _)| index);
         let roots: Vec<usize> = roots.collect();
         let mask = ProjectionMask::roots(builder.parquet_schema(), roots);
         builder = builder.with_projection(mask);

@@ -17,7 +17,8 @@ pub(super) fn stored_schema(table: &str, schema: &Schema) -> Result<Schema> {
 }
 
 fn stored_field(table: &str, field: &FieldRef, top: bool) -> Result<Field> {
-    let kind = stored_type(field.data_type(), table).map_err(|error| if top { error.context(format!("column {} of {table}", field.name())) } else { error })?;
+    let kind = stored_type(field.data_type(), table)
+        .map_err(|error| if top { error.context(format!("column {} of {table}", field.name())) } else { error })?;
     Ok(Field::new(field.name(), kind, true))
 }
 
@@ -74,7 +75,9 @@ pub(super) fn check_schema(table: &str, ours: &Schema, theirs: &Schema) -> Resul
 fn same(a: &DataType, b: &DataType) -> bool {
     match (a, b) {
         (DataType::List(a), DataType::List(b)) => same(a.data_type(), b.data_type()),
-        (DataType::Struct(a), DataType::Struct(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.name() == b.name() && same(a.data_type(), b.data_type())),
+        (DataType::Struct(a), DataType::Struct(b)) => {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.name() == b.name() && same(a.data_type(), b.data_type()))
+        }
         _ => a == b,
     }
 }

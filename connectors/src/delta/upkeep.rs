@@ -62,3 +62,42 @@ async fn vacuum(cold: &Cold) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::array::{Int64Array, RecordBatch};
+    use arrow::datatypes::{DataType, Field, Schema};
+    use std::fs::File;
+    use std::sync::Arc;
+
+    #[test]
+    fn only_old_files_that_no_version_of_the_last_day_has_are_deleted() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("t");
+        let schema = Schema::new(vec![Field::new("n", DataType::Int64, true)]);
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let mut cold = Cold::open(path.clone(), "t", "u", &schema, None).await.expect("opens");
+            let mut names = Vec::new();
+            for n in 0..2 {
+                let row = RecordBatch::try_new(Arc::new(schema.clone()), vec![Arc::new(Int64Array::from(vec![n]))]).expect("a row");
+                let mut writer = cold.writer().expect("a writer");
+                writer.write(row).await.expect("writes");
+                let adds = cold.close(writer).await.expect("closes");
+                let removes = cold.files().expect("lists");
+                cold.commit(&Staged { adds, removes }, Some(("app", n as u64 + 1))).await.expect("commits");
+                names.extend(cold.files().expect("lists").into_iter().map(|file| file.name));
+            }
+            names.push("part-of-a-publish-that-died.parquet".to_owned());
+            names.push("foreign.parquet".to_owned());
+            let old = SystemTime::now().checked_sub(2 * KEPT).expect("a time");
+            for name in &names {
+                File::options().create(true).append(true).open(path.join(name)).expect("opens").set_modified(old).expect("ages");
+            }
+            vacuum(&cold).await.expect("vacuums");
+            let left: Vec<bool> = names.iter().map(|name| path.join(name).exists()).collect();
+            assert_eq!(left, [true, true, false, true]);
+        });
+    }
+}

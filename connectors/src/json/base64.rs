@@ -5,7 +5,8 @@
 
 /// Decodes `text` and hands each byte to `put`; false if it is no base64, after which what `put` got means nothing.
 pub(super) fn decode(text: &[u8], mut put: impl FnMut(u8)) -> bool {
-    let body = if text.len() % 4 == 0 { text.strip_suffix(b"==").or_else(|| text.strip_suffix(b"=")).unwrap_or(text) } else { text };
+    let body =
+        if text.len().is_multiple_of(4) { text.strip_suffix(b"==").or_else(|| text.strip_suffix(b"=")).unwrap_or(text) } else { text };
     if body.len() % 4 == 1 {
         return false;
     }

@@ -24,6 +24,8 @@ mod oracle;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod tests_generate;
+#[cfg(test)]
 mod tests_table;
 
 pub use bad::{Bad, Reason};

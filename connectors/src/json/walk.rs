@@ -359,7 +359,7 @@ impl Walk<'_> {
             }
             b'"' => {
                 let (end, escaped) = string(bytes, pos + 1)?;
-                self.from_string(slot, kind, pos, end, escaped);
+                self.string_value(slot, kind, pos, end, escaped);
                 Ok(end + 1)
             }
             b'-' | b'0'..=b'9' => {
@@ -384,7 +384,7 @@ impl Walk<'_> {
     }
 
     /// The string between the quotes at `quote` and `end`.
-    fn from_string(&mut self, slot: usize, kind: Kind, quote: usize, end: usize, escaped: bool) {
+    fn string_value(&mut self, slot: usize, kind: Kind, quote: usize, end: usize, escaped: bool) {
         let mut text = self.bytes.get(quote + 1..end).unwrap_or_default();
         if escaped {
             self.scratch.clear();

@@ -139,7 +139,8 @@ impl Reader {
                         taken.turned = true;
                     }
                 }
-                None => {}
+                // Neither records nor evidence of the end: a broker that does not answer makes nobody idle.
+                None => self.at_end_since[index] = None,
             }
         }
         Ok(taken)

@@ -38,6 +38,43 @@ pub(super) fn natives<T: ArrowNativeType>(array: &ArrayRef) -> Result<ScalarBuff
     }
 }
 
+/// A column of numbers as doubles, zero-copy for DOUBLE; decimals unscaled. Integers past 2^53 are rounded to nearest.
+pub(super) fn doubles(array: &ArrayRef) -> Result<ScalarBuffer<f64>> {
+    fn each<T: ArrowNativeType>(array: &ArrayRef, convert: impl Fn(T) -> f64) -> Result<ScalarBuffer<f64>> {
+        Ok(natives::<T>(array)?.iter().map(|&value| convert(value)).collect::<Vec<f64>>().into())
+    }
+    match array.data_type() {
+        DataType::Float64 => natives(array),
+        DataType::Float32 => each(array, |x: f32| x.into()),
+        DataType::Int8 => each(array, |x: i8| x.into()),
+        DataType::Int16 => each(array, |x: i16| x.into()),
+        DataType::Int32 => each(array, |x: i32| x.into()),
+        DataType::Int64 => each(array, |x: i64| x as f64),
+        DataType::UInt8 => each(array, |x: u8| x.into()),
+        DataType::UInt16 => each(array, |x: u16| x.into()),
+        DataType::UInt32 => each(array, |x: u32| x.into()),
+        DataType::UInt64 => each(array, |x: u64| x as f64),
+        DataType::Decimal128(..) => each(array, |x: i128| x as f64),
+        other => Err(Error::failed(format!("{other} is not a column of numbers"))),
+    }
+}
+
+/// A column of integers in 64 bits, zero-copy for BIGINT; not for UBIGINT.
+pub(super) fn longs(array: &ArrayRef) -> Result<ScalarBuffer<i64>> {
+    fn each<T: ArrowNativeType + Into<i64>>(array: &ArrayRef) -> Result<ScalarBuffer<i64>> {
+        Ok(natives::<T>(array)?.iter().map(|&value| value.into()).collect::<Vec<i64>>().into())
+    }
+    match array.data_type() {
+        DataType::Int8 => each::<i8>(array),
+        DataType::Int16 => each::<i16>(array),
+        DataType::Int32 => each::<i32>(array),
+        DataType::UInt8 => each::<u8>(array),
+        DataType::UInt16 => each::<u16>(array),
+        DataType::UInt32 => each::<u32>(array),
+        _ => natives(array),
+    }
+}
+
 /// A fixed-width column of any logical type over native type `T`.
 pub(super) fn fixed<T: ArrowNativeType>(data_type: &DataType, values: Vec<T>, nulls: Option<NullBuffer>) -> Result<ArrayRef> {
     if *data_type == DataType::Boolean {

@@ -12,20 +12,14 @@ use arrow::datatypes::DataType;
 use tidemill_engine::error::{Error, Result};
 
 use super::bytes::{self, Bytes};
-use super::columns::{fixed, int64, list, list_column, list_type, natives, required, typed, unlist};
+use super::columns::{int64, list, list_column, list_type, required, typed, unlist};
 use super::intern::Interner;
-use super::keys::{Build, Fixed, Key, dispatch};
-use super::rows::{each, no_retractions};
+use super::keys::{Key, Width, Zero, width};
+use super::rows::{no_retractions, visit};
 use super::sets::{Change, Sets, Tally};
 use super::{Accumulator, Function, Spec, only_in, same};
 
 pub(super) fn accumulator(spec: &Spec) -> Result<Box<dyn Accumulator>> {
-    struct Builder<'a>(&'a Spec);
-    impl Build for Builder<'_> {
-        fn build<T: Fixed>(self) -> Result<Box<dyn Accumulator>> {
-            Ok(boxed(self.0, Numbers::<T>(PhantomData)))
-        }
-    }
     let over_values = |function| Spec { function, retracts: false, ..spec.clone() };
     match spec.function {
         // A sum of the values must be possible, and its refusal is the one to show.
@@ -35,7 +29,12 @@ pub(super) fn accumulator(spec: &Spec) -> Result<Box<dyn Accumulator>> {
     }
     match spec.argument()? {
         input if bytes::is_bytes(input) => Ok(boxed(spec, Interner::default())),
-        input => dispatch(input, Builder(spec)).unwrap_or_else(|| Err(spec.refuse_input())),
+        input => match width(input) {
+            Some(Width::Short) => Ok(boxed(spec, Numbers::<u32>(PhantomData))),
+            Some(Width::Word) => Ok(boxed(spec, Numbers::<u64>(PhantomData))),
+            Some(Width::Pair) => Ok(boxed(spec, Numbers::<[u64; 2]>(PhantomData))),
+            None => Err(spec.refuse_input()),
+        },
     }
 }
 
@@ -70,39 +69,38 @@ trait Domain: Send + 'static {
 }
 
 /// Values of fixed width are their own keys.
-struct Numbers<T>(PhantomData<fn() -> T>);
+struct Numbers<K>(PhantomData<fn() -> K>);
 
-impl<T: Fixed> Domain for Numbers<T> {
-    type Key = T::Key;
+impl<K: Key> Domain for Numbers<K> {
+    type Key = K;
 
     fn fold<C: Tally>(
         &mut self,
-        sets: &mut Sets<T::Key, C>,
+        sets: &mut Sets<K, C>,
         groups: &[u32],
         values: &ArrayRef,
         filter: Option<&BooleanArray>,
         weights: Option<&[i64]>,
     ) -> Result<()> {
-        let column = natives::<T>(values)?;
-        let column = &*column;
-        each(groups, values.nulls(), filter, weights, |row, group, weight| {
-            sets.add(group, column[row].equality_key(), weight);
+        let column = K::read(values, Zero::Folded)?;
+        visit(groups, values.nulls(), filter, weights, |row, group, weight| {
+            sets.add(group, column[row], weight);
             Ok(())
         })
     }
 
-    fn adopt(&mut self, _: &Self, key: T::Key) -> Result<T::Key> {
+    fn adopt(&mut self, _: &Self, key: K) -> Result<K> {
         Ok(key)
     }
 
-    fn changed(&mut self, _: T::Key, _: Change) {}
+    fn changed(&mut self, _: K, _: Change) {}
 
-    fn sort(&self, keys: &mut [(T::Key, i64)]) {
+    fn sort(&self, keys: &mut [(K, i64)]) {
         keys.sort_unstable_by_key(|(key, _)| *key);
     }
 
-    fn array(&self, data_type: &DataType, keys: &[(T::Key, i64)]) -> Result<ArrayRef> {
-        fixed(data_type, keys.iter().map(|(key, _)| T::value(*key)).collect(), None)
+    fn array(&self, data_type: &DataType, keys: &[(K, i64)]) -> Result<ArrayRef> {
+        K::write(data_type, keys.iter().map(|(key, _)| Some(*key)))
     }
 
     fn bytes(&self) -> usize {
@@ -122,7 +120,7 @@ impl Domain for Interner {
         weights: Option<&[i64]>,
     ) -> Result<()> {
         let column = Bytes::of(values)?;
-        each(groups, values.nulls(), filter, weights, |row, group, weight| {
+        visit(groups, values.nulls(), filter, weights, |row, group, weight| {
             if weight != 0 {
                 let id = self.intern(column.get(row))?;
                 self.changed(id, sets.add(group, id, weight));

@@ -18,7 +18,7 @@ const WEIGHT_RANGE: std::ops::RangeInclusive<i32> = -300..=300;
 /// Appends the bytes of a sum to `out`.
 pub(super) fn encode(sum: &Digits, specials: Counts, out: &mut Vec<u8>) {
     let specials_flag = if specials == Counts::default() { 0 } else { SPECIALS };
-    out.push(u8::from(sum.negative) * NEGATIVE | specials_flag);
+    out.push((u8::from(sum.negative) * NEGATIVE) | specials_flag);
     if specials_flag != 0 {
         specials.iter().for_each(|count| out.extend_from_slice(&count.to_le_bytes()));
     }

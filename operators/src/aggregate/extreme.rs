@@ -8,54 +8,55 @@ use arrow::array::{Array, ArrayRef, BooleanArray};
 use arrow::datatypes::DataType;
 use tidemill_engine::error::Result;
 
-use super::columns::{column, natives, optional, required, typed};
-use super::keys::{Build, Fixed, Key, dispatch};
+use super::columns::{column, required, typed};
+use super::keys::{Key, Width, Zero, width};
 use super::rows::{each, no_retractions};
 use super::{Accumulator, Function, Spec, only_in, same};
 
 pub(super) fn accumulator(spec: &Spec) -> Result<Box<dyn Accumulator>> {
-    struct Builder<'a>(&'a Spec);
-    impl Build for Builder<'_> {
-        fn build<T: Fixed>(self) -> Result<Box<dyn Accumulator>> {
-            let max = self.0.function == Function::Max;
-            Ok(Box::new(Extreme::<T> { keys: Vec::new(), seen: Vec::new(), max, data_type: self.0.output.clone() }))
-        }
-    }
     let input = spec.argument()?;
     spec.require_output(spec.output == *input)?;
-    dispatch(input, Builder(spec)).unwrap_or_else(|| Err(spec.refuse_input()))
+    match width(input) {
+        Some(Width::Short) => Ok(Box::new(Extreme::<u32>::new(spec))),
+        Some(Width::Word) => Ok(Box::new(Extreme::<u64>::new(spec))),
+        Some(Width::Pair) => Ok(Box::new(Extreme::<[u64; 2]>::new(spec))),
+        None => Err(spec.refuse_input()),
+    }
 }
 
-struct Extreme<T: Fixed> {
+struct Extreme<K> {
     /// The best key so far; the worst possible one while nothing was seen, so that the loop needs one comparison.
-    keys: Vec<T::Key>,
+    keys: Vec<K>,
     seen: Vec<bool>,
     max: bool,
     data_type: DataType,
 }
 
-impl<T: Fixed> Extreme<T> {
+impl<K: Key> Extreme<K> {
+    fn new(spec: &Spec) -> Self {
+        Self { keys: Vec::new(), seen: Vec::new(), max: spec.function == Function::Max, data_type: spec.output.clone() }
+    }
+
     fn function(&self) -> Function {
         if self.max { Function::Max } else { Function::Min }
     }
 
-    fn empty(&self) -> T::Key {
-        if self.max { T::Key::MIN } else { T::Key::MAX }
+    fn empty(&self) -> K {
+        if self.max { K::MIN } else { K::MAX }
     }
 
     fn fold(&mut self, groups: &[u32], values: &ArrayRef, filter: Option<&BooleanArray>, weights: Option<&[i64]>) -> Result<()> {
-        let column = natives::<T>(values)?;
-        // A slice: indexing the buffer itself would test its alignment a row.
-        let (column, keys, seen) = (&*column, self.keys.as_mut_slice(), self.seen.as_mut_slice());
+        let column = K::read(values, Zero::Signed)?;
+        let (column, keys, seen) = (column.as_slice(), self.keys.as_mut_slice(), self.seen.as_mut_slice());
         if self.max {
             each(groups, values.nulls(), filter, weights, |row, group, _| {
-                keys[group] = keys[group].max(column[row].key());
+                keys[group] = keys[group].max(column[row]);
                 seen[group] = true;
                 Ok(())
             })
         } else {
             each(groups, values.nulls(), filter, weights, |row, group, _| {
-                keys[group] = keys[group].min(column[row].key());
+                keys[group] = keys[group].min(column[row]);
                 seen[group] = true;
                 Ok(())
             })
@@ -63,7 +64,7 @@ impl<T: Fixed> Extreme<T> {
     }
 }
 
-impl<T: Fixed> Accumulator for Extreme<T> {
+impl<K: Key> Accumulator for Extreme<K> {
     fn resize(&mut self, groups: usize) {
         if groups > self.keys.len() {
             self.keys.resize(groups, self.empty());
@@ -120,12 +121,12 @@ impl<T: Fixed> Accumulator for Extreme<T> {
     }
 
     fn result(&self, groups: &[u32]) -> Result<ArrayRef> {
-        let values = groups.iter().map(|&group| self.seen[group as usize].then(|| T::value(self.keys[group as usize])));
-        optional(&self.data_type, values)
+        let values = groups.iter().map(|&group| self.seen[group as usize].then(|| self.keys[group as usize]));
+        K::write(&self.data_type, values)
     }
 
     fn bytes(&self) -> usize {
-        self.keys.capacity() * size_of::<T::Key>() + self.seen.capacity()
+        self.keys.capacity() * size_of::<K>() + self.seen.capacity()
     }
 
     fn as_any(&self) -> &dyn Any {

@@ -10,7 +10,7 @@ use tidemill_engine::error::Result;
 
 use super::bytes::{Bytes, build, is_bytes};
 use super::columns::{column, required, typed};
-use super::rows::{each, no_retractions};
+use super::rows::{no_retractions, visit};
 use super::{Accumulator, Function, Spec, only_in, same};
 
 pub(super) fn accumulator(spec: &Spec) -> Result<Box<dyn Accumulator>> {
@@ -53,7 +53,7 @@ impl ExtremeBytes {
     fn fold(&mut self, groups: &[u32], values: &ArrayRef, filter: Option<&BooleanArray>, weights: Option<&[i64]>) -> Result<()> {
         let column = Bytes::of(values)?;
         let (slots, heap_bytes, max) = (self.slots.as_mut_slice(), &mut self.heap_bytes, self.max);
-        each(groups, values.nulls(), filter, weights, |row, group, _| {
+        visit(groups, values.nulls(), filter, weights, |row, group, _| {
             offer(&mut slots[group], heap_bytes, column.get(row), max);
             Ok(())
         })

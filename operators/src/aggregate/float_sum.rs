@@ -3,17 +3,15 @@
 //! 32 bytes a group while its values spread over less than 2^73. `avg` rounds the exact quotient, not a rounded sum.
 
 use std::any::Any;
-use std::marker::PhantomData;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BinaryBuilder, BooleanArray, Float64Array};
 use arrow::datatypes::DataType;
 use tidemill_engine::error::Result;
 
-use super::columns::{binary_column, int64, int64_column, natives, required, typed};
+use super::columns::{binary_column, doubles, int64, int64_column, required, typed};
 use super::exact::{Cell, Pool, decompose};
 use super::exact_codec::{encode, merge};
-use super::keys::Fixed;
 use super::rows::each;
 use super::specials::Specials;
 use super::{Accumulator, Function, Spec, same};
@@ -21,11 +19,8 @@ use super::{Accumulator, Function, Spec, same};
 pub(super) fn accumulator(spec: &Spec) -> Result<Box<dyn Accumulator>> {
     spec.require_output(spec.output == DataType::Float64)?;
     let average = spec.function == Function::Avg;
-    match spec.argument()? {
-        DataType::Float32 => Ok(Box::new(FloatSum::<f32>::new(average, DataType::Float32))),
-        DataType::Float64 => Ok(Box::new(FloatSum::<f64>::new(average, DataType::Float64))),
-        _ => Err(spec.refuse_input()),
-    }
+    let input = spec.argument()?.clone();
+    Ok(Box::new(FloatSum { slots: Vec::new(), pool: Pool::default(), specials: Specials::default(), average, input }))
 }
 
 #[derive(Clone, Copy, Default)]
@@ -34,22 +29,15 @@ struct Slot {
     count: i64,
 }
 
-struct FloatSum<T> {
+struct FloatSum {
     slots: Vec<Slot>,
     pool: Pool,
     specials: Specials,
     average: bool,
     input: DataType,
-    native: PhantomData<fn() -> T>,
 }
 
-impl<T> FloatSum<T> {
-    fn new(average: bool, input: DataType) -> Self {
-        Self { slots: Vec::new(), pool: Pool::default(), specials: Specials::default(), average, input, native: PhantomData }
-    }
-}
-
-impl<T: Fixed + Into<f64>> Accumulator for FloatSum<T> {
+impl Accumulator for FloatSum {
     fn resize(&mut self, groups: usize) {
         if groups > self.slots.len() {
             self.slots.resize(groups, Slot::default());
@@ -71,10 +59,10 @@ impl<T: Fixed + Into<f64>> Accumulator for FloatSum<T> {
     ) -> Result<()> {
         let argument = required(argument)?;
         typed(argument, &self.input)?;
-        let values = natives::<T>(argument)?;
+        let values = doubles(argument)?;
         let (values, slots, pool, specials) = (&*values, self.slots.as_mut_slice(), &mut self.pool, &mut self.specials);
         each(groups, argument.nulls(), filter, weights, |row, group, weight| {
-            let (slot, value): (_, f64) = (&mut slots[group], values[row].into());
+            let (slot, value) = (&mut slots[group], values[row]);
             slot.count += weight;
             if value.is_finite() {
                 let (mantissa, exponent, negative) = decompose(value);

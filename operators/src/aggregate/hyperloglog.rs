@@ -7,14 +7,12 @@
 //! most 51). A group first keeps the sorted hashes themselves, so that its count is exact up to [`SPARSE_MAX`] values, then the registers as
 //! a byte each. Which form is a function of the values alone: how many different hashes there were.
 //!
-//! A number's hash is `hash_u64` of its 64 bits (whole numbers as two's complement, floating point numbers as the order key of the double,
-//! decimals unscaled, folded to 64 bits), that of strings and bytes `hash_bytes`.
+//! A number's hash is `hash_u64` of its 64 bits as `keys::words` defines them, that of strings and bytes `hash_bytes`.
 //!
 //! State: one byte of form, then 0: the hashes in ascending order; 1: 2^14 ranks. Empty: the byte 0.
 //! A sketch can't let a value go, so it is refused over input that retracts.
 
 use std::any::Any;
-use std::marker::PhantomData;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BinaryBuilder, BooleanArray};
@@ -22,10 +20,10 @@ use arrow::datatypes::DataType;
 use tidemill_engine::error::{Error, Result};
 
 use super::bytes::{Bytes, is_bytes};
-use super::columns::{bad_state, binary_column, int64, natives, required, typed};
+use super::columns::{bad_state, binary_column, int64, required, typed};
 use super::hash::{hash_bytes, hash_u64};
-use super::keys::{Build, Fixed, dispatch};
-use super::rows::{each, no_retractions};
+use super::keys::{width, words};
+use super::rows::{no_retractions, visit};
 use super::{Accumulator, Function, Spec, only_in, same};
 
 const PRECISION: u32 = 14;
@@ -36,50 +34,15 @@ const SPARSE_MAX: usize = 512;
 const RANK_MAX: u8 = 64 - PRECISION as u8 + 1;
 
 pub(super) fn accumulator(spec: &Spec) -> Result<Box<dyn Accumulator>> {
-    struct Builder<'a>(&'a Spec);
-    impl Build for Builder<'_> {
-        fn build<T: Fixed>(self) -> Result<Box<dyn Accumulator>> {
-            Ok(Box::new(ApproxDistinct::<Numbers<T>>::new(self.0)?))
-        }
-    }
     spec.require_output(spec.output == DataType::Int64)?;
     if spec.retracts {
         return Err(Error::refused("approx_distinct can't let a value go again; over input that is revised use count(DISTINCT …)"));
     }
-    match spec.argument()? {
-        input if is_bytes(input) => Ok(Box::new(ApproxDistinct::<Texts>::new(spec)?)),
-        input => dispatch(input, Builder(spec)).unwrap_or_else(|| Err(spec.refuse_input())),
+    let input = spec.argument()?;
+    if !is_bytes(input) && width(input).is_none() {
+        return Err(spec.refuse_input());
     }
-}
-
-/// Hashes the rows that count.
-trait Hashing: Send + 'static {
-    fn each(groups: &[u32], values: &ArrayRef, filter: Option<&BooleanArray>, fold: impl FnMut(usize, u64)) -> Result<()>;
-}
-
-struct Numbers<T>(PhantomData<fn() -> T>);
-
-impl<T: Fixed> Hashing for Numbers<T> {
-    fn each(groups: &[u32], values: &ArrayRef, filter: Option<&BooleanArray>, mut fold: impl FnMut(usize, u64)) -> Result<()> {
-        let column = natives::<T>(values)?;
-        let column = &*column;
-        each(groups, values.nulls(), filter, None, |row, group, _| {
-            fold(group, hash_u64(column[row].word()));
-            Ok(())
-        })
-    }
-}
-
-struct Texts;
-
-impl Hashing for Texts {
-    fn each(groups: &[u32], values: &ArrayRef, filter: Option<&BooleanArray>, mut fold: impl FnMut(usize, u64)) -> Result<()> {
-        let column = Bytes::of(values)?;
-        each(groups, values.nulls(), filter, None, |row, group, _| {
-            fold(group, hash_bytes(column.get(row)));
-            Ok(())
-        })
-    }
+    Ok(Box::new(ApproxDistinct { sketches: Vec::new(), heap_bytes: 0, input: input.clone() }))
 }
 
 /// What is kept of one group.
@@ -239,20 +202,13 @@ fn tau(mut x: f64) -> f64 {
     }
 }
 
-struct ApproxDistinct<H> {
+struct ApproxDistinct {
     sketches: Vec<Sketch>,
     heap_bytes: usize,
     input: DataType,
-    hashing: PhantomData<fn() -> H>,
 }
 
-impl<H: Hashing> ApproxDistinct<H> {
-    fn new(spec: &Spec) -> Result<Self> {
-        Ok(Self { sketches: Vec::new(), heap_bytes: 0, input: spec.argument()?.clone(), hashing: PhantomData })
-    }
-}
-
-impl<H: Hashing> Accumulator for ApproxDistinct<H> {
+impl Accumulator for ApproxDistinct {
     fn resize(&mut self, groups: usize) {
         if groups > self.sketches.len() {
             self.sketches.resize_with(groups, Sketch::default);
@@ -274,8 +230,17 @@ impl<H: Hashing> Accumulator for ApproxDistinct<H> {
         typed(argument, &self.input)?;
         no_retractions(weights, Function::ApproxDistinct.name())?;
         let (sketches, heap_bytes) = (self.sketches.as_mut_slice(), &mut self.heap_bytes);
-        H::each(groups, argument, filter, |group, hash| {
-            sketches[group].add(hash, heap_bytes);
+        if is_bytes(&self.input) {
+            let column = Bytes::of(argument)?;
+            return visit(groups, argument.nulls(), filter, None, |row, group, _| {
+                sketches[group].add(hash_bytes(column.get(row)), heap_bytes);
+                Ok(())
+            });
+        }
+        let column = words(argument)?;
+        visit(groups, argument.nulls(), filter, None, |row, group, _| {
+            sketches[group].add(hash_u64(column[row]), heap_bytes);
+            Ok(())
         })
     }
 

@@ -225,18 +225,22 @@ impl Default for Big {
 impl Big {
     fn add(&mut self, mantissa: u128, exponent: i32, negative: bool, factor: u128) {
         let product = mantissa * factor;
-        for bit in (0..128).filter(|bit| product >> bit & 1 == 1) {
-            let position = (exponent + 1100 + bit) as usize;
-            let (index, step) = (position / 32, 1_u64 << (position % 32));
-            let mut carry = step;
-            for digit in self.0.iter_mut().skip(index) {
-                let sum = if negative { digit.wrapping_sub(carry) } else { *digit + carry };
-                carry = u64::from(sum >> 32 != 0);
-                *digit = sum & 0xffff_ffff;
-                if carry == 0 {
-                    break;
-                }
+        let (first, offset) = ((exponent + 1100) as usize / 32, (exponent + 1100) as u32 % 32);
+        for part in 0..4 {
+            let shifted = u64::from((product >> (32 * part)) as u32) << offset;
+            self.add_digit(first + part, shifted & 0xffff_ffff, negative);
+            self.add_digit(first + part + 1, shifted >> 32, negative);
+        }
+    }
+
+    fn add_digit(&mut self, index: usize, mut carry: u64, negative: bool) {
+        for digit in self.0.iter_mut().skip(index) {
+            if carry == 0 {
+                break;
             }
+            let sum = if negative { digit.wrapping_sub(carry) } else { *digit + carry };
+            carry = u64::from(sum >> 32 != 0);
+            *digit = sum & 0xffff_ffff;
         }
     }
 

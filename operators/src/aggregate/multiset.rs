@@ -13,28 +13,27 @@ use arrow::datatypes::DataType;
 use tidemill_engine::error::Result;
 
 use super::bytes::{self, Bytes};
-use super::columns::{int64, list, list_column, list_type, natives, optional, required, typed, unlist};
-use super::keys::{Build, Fixed, dispatch};
-use super::rows::each;
+use super::columns::{int64, list, list_column, list_type, required, typed, unlist};
+use super::keys::{Key, Width, Zero, width};
+use super::rows::visit;
 use super::{Accumulator, Function, Spec, same};
 
 /// Longest sorted list before a group's values become a tree.
 const FEW_MAX: usize = 32;
 
 pub(super) fn accumulator(spec: &Spec) -> Result<Box<dyn Accumulator>> {
-    struct Builder<'a>(&'a Spec);
-    impl Build for Builder<'_> {
-        fn build<T: Fixed>(self) -> Result<Box<dyn Accumulator>> {
-            Ok(Box::new(Multiset::<Numbers<T>>::new(self.0)?))
-        }
-    }
     let input = spec.argument()?;
     if bytes::is_bytes(input) {
         spec.require_output(bytes::is_bytes(&spec.output))?;
         return Ok(Box::new(Multiset::<Texts>::new(spec)?));
     }
     spec.require_output(spec.output == *input)?;
-    dispatch(input, Builder(spec)).unwrap_or_else(|| Err(spec.refuse_input()))
+    match width(input) {
+        Some(Width::Short) => Ok(Box::new(Multiset::<Numbers<u32>>::new(spec)?)),
+        Some(Width::Word) => Ok(Box::new(Multiset::<Numbers<u64>>::new(spec)?)),
+        Some(Width::Pair) => Ok(Box::new(Multiset::<Numbers<[u64; 2]>>::new(spec)?)),
+        None => Err(spec.refuse_input()),
+    }
 }
 
 /// The values of one group. A count may be negative while a retraction has come before its row; zero is never kept.
@@ -159,32 +158,25 @@ impl<V: Ord> Bags<V> {
     }
 }
 
-struct Numbers<T>(PhantomData<fn() -> T>);
+struct Numbers<K>(PhantomData<fn() -> K>);
 
-impl<T: Fixed> Kind for Numbers<T> {
-    type Value = T::Key;
+impl<K: Key> Kind for Numbers<K> {
+    type Value = K;
 
-    fn fold(
-        bags: &mut Bags<T::Key>,
-        groups: &[u32],
-        values: &ArrayRef,
-        filter: Option<&BooleanArray>,
-        weights: Option<&[i64]>,
-    ) -> Result<()> {
-        let column = natives::<T>(values)?;
-        let column = &*column;
-        each(groups, values.nulls(), filter, weights, |row, group, weight| {
-            let key = column[row].key();
+    fn fold(bags: &mut Bags<K>, groups: &[u32], values: &ArrayRef, filter: Option<&BooleanArray>, weights: Option<&[i64]>) -> Result<()> {
+        let column = K::read(values, Zero::Signed)?;
+        visit(groups, values.nulls(), filter, weights, |row, group, weight| {
+            let key = column[row];
             bags.add(group, &key, weight, 0, || key);
             Ok(())
         })
     }
 
-    fn array<'a>(data_type: &DataType, values: impl Iterator<Item = Option<&'a T::Key>>) -> Result<ArrayRef> {
-        optional(data_type, values.map(|value| value.map(|&key| T::value(key))))
+    fn array<'a>(data_type: &DataType, values: impl Iterator<Item = Option<&'a K>>) -> Result<ArrayRef> {
+        K::write(data_type, values.map(|value| value.copied()))
     }
 
-    fn heap_bytes(_: &T::Key) -> usize {
+    fn heap_bytes(_: &K) -> usize {
         0
     }
 }
@@ -202,7 +194,7 @@ impl Kind for Texts {
         weights: Option<&[i64]>,
     ) -> Result<()> {
         let column = Bytes::of(values)?;
-        each(groups, values.nulls(), filter, weights, |row, group, weight| {
+        visit(groups, values.nulls(), filter, weights, |row, group, weight| {
             let value = column.get(row);
             bags.add(group, value, weight, value.len(), || value.into());
             Ok(())

@@ -11,16 +11,15 @@
 //! at least 50, so a bucket's ends are at most e^0.02 apart and its harmonic middle at most tanh(0.01) < 1 % from any value in it.
 
 use std::any::Any;
-use std::marker::PhantomData;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Float64Array, Int32Array};
 use arrow::datatypes::{DataType, Float64Type};
 use tidemill_engine::error::{Error, Result};
 
-use super::columns::{bad_state, column, int64, list, list_column, list_type, natives, optional, required, typed, unlist};
-use super::keys::Fixed;
-use super::rows::{each, no_retractions};
+use super::columns::{bad_state, column, doubles, int64, list, list_column, list_type, natives, optional, required, typed, unlist};
+use super::keys::double;
+use super::rows::{no_retractions, visit};
 use super::{Accumulator, Function, Spec, only_in, same};
 
 /// Buckets an octave times the least slope of the cubic: `35 * 10 / 7 = 50 = 1 / 0.02`.
@@ -38,52 +37,31 @@ pub(super) fn accumulator(spec: &Spec, quantile: f64) -> Result<Box<dyn Accumula
     }
     let input = spec.argument()?;
     spec.require_output(spec.output == *input)?;
-    match input {
-        DataType::Int8 => boxed::<i8>(spec, quantile),
-        DataType::Int16 => boxed::<i16>(spec, quantile),
-        DataType::Int32 => boxed::<i32>(spec, quantile),
-        DataType::Int64 => boxed::<i64>(spec, quantile),
-        DataType::UInt8 => boxed::<u8>(spec, quantile),
-        DataType::UInt16 => boxed::<u16>(spec, quantile),
-        DataType::UInt32 => boxed::<u32>(spec, quantile),
-        DataType::UInt64 => boxed::<u64>(spec, quantile),
-        DataType::Float32 => boxed::<f32>(spec, quantile),
-        DataType::Float64 => boxed::<f64>(spec, quantile),
-        DataType::Decimal128(..) => boxed::<i128>(spec, quantile),
-        _ => Err(spec.refuse_input()),
+    let limit = match input {
+        DataType::Decimal128(digits, _) => 10_i128.pow(u32::from(*digits).min(38)) as f64,
+        DataType::Float32 | DataType::Float64 => f64::INFINITY,
+        input if input.is_integer() => f64::INFINITY,
+        _ => return Err(spec.refuse_input()),
+    };
+    Ok(Box::new(Percentile { slots: Vec::new(), heap_bytes: 0, quantile, bounded: !spec.retracts, input: input.clone(), limit }))
+}
+
+/// Doubles as a column of `data_type`, rounded to the nearest value it has; `as` saturates at its ends. A decimal comes unscaled.
+fn rounded(data_type: &DataType, values: impl Iterator<Item = Option<f64>>) -> Result<ArrayRef> {
+    match data_type {
+        DataType::Float64 => optional(data_type, values),
+        DataType::Float32 => optional(data_type, values.map(|x| x.map(|x| x as f32))),
+        DataType::Int8 => optional(data_type, values.map(|x| x.map(|x| x.round() as i8))),
+        DataType::Int16 => optional(data_type, values.map(|x| x.map(|x| x.round() as i16))),
+        DataType::Int32 => optional(data_type, values.map(|x| x.map(|x| x.round() as i32))),
+        DataType::UInt8 => optional(data_type, values.map(|x| x.map(|x| x.round() as u8))),
+        DataType::UInt16 => optional(data_type, values.map(|x| x.map(|x| x.round() as u16))),
+        DataType::UInt32 => optional(data_type, values.map(|x| x.map(|x| x.round() as u32))),
+        DataType::UInt64 => optional(data_type, values.map(|x| x.map(|x| x.round() as u64))),
+        DataType::Decimal128(..) => optional(data_type, values.map(|x| x.map(|x| x.round() as i128))),
+        _ => optional(data_type, values.map(|x| x.map(|x| x.round() as i64))),
     }
 }
-
-fn boxed<T: Number>(spec: &Spec, quantile: f64) -> Result<Box<dyn Accumulator>> {
-    let input = spec.argument()?.clone();
-    let limit = if let DataType::Decimal128(digits, _) = input { 10_i128.pow(u32::from(digits.min(38))) as f64 } else { f64::INFINITY };
-    Ok(Box::new(Percentile::<T> { slots: Vec::new(), heap_bytes: 0, quantile, bounded: !spec.retracts, input, limit, native: PhantomData }))
-}
-
-/// Values as doubles and back. A decimal is sketched as its unscaled number: a factor moves all values alike.
-trait Number: Fixed {
-    fn double(self) -> f64;
-    /// The nearest value; what is out of range becomes the nearest end.
-    fn nearest(x: f64) -> Self;
-}
-
-/// One line a type; `as` from a double saturates.
-macro_rules! numbers {
-    ($round:expr, $($native:ty),*) => {
-        $(impl Number for $native {
-            #[inline(always)]
-            fn double(self) -> f64 {
-                self as f64
-            }
-            fn nearest(x: f64) -> Self {
-                let round: fn(f64) -> f64 = $round;
-                round(x) as $native
-            }
-        })*
-    };
-}
-numbers!(f64::round, i8, i16, i32, i64, u8, u16, u32, u64, i128);
-numbers!(std::convert::identity, f32, f64);
 
 /// The bucket of a value.
 #[inline(always)]
@@ -176,10 +154,10 @@ impl Slot {
         if self.buckets.is_empty() {
             (self.least, self.greatest) = (least, greatest);
         }
-        if least.key() < self.least.key() {
+        if double(least) < double(self.least) {
             self.least = least;
         }
-        if greatest.key() > self.greatest.key() {
+        if double(greatest) > double(self.greatest) {
             self.greatest = greatest;
         }
     }
@@ -219,7 +197,7 @@ fn nearest_rank(quantile: f64, total: i64) -> i64 {
     (rank as i64).clamp(1, total.max(1))
 }
 
-struct Percentile<T> {
+struct Percentile {
     slots: Vec<Slot>,
     heap_bytes: usize,
     quantile: f64,
@@ -228,16 +206,15 @@ struct Percentile<T> {
     input: DataType,
     /// What a decimal's unscaled number must stay below.
     limit: f64,
-    native: PhantomData<fn() -> T>,
 }
 
-impl<T> Percentile<T> {
+impl Percentile {
     fn function(&self) -> Function {
         Function::ApproxPercentile { quantile: self.quantile }
     }
 }
 
-impl<T: Number> Accumulator for Percentile<T> {
+impl Accumulator for Percentile {
     fn resize(&mut self, groups: usize) {
         if groups > self.slots.len() {
             self.slots.resize_with(groups, Slot::default);
@@ -261,10 +238,10 @@ impl<T: Number> Accumulator for Percentile<T> {
         if bounded {
             no_retractions(weights, self.function().name())?;
         }
-        let values = natives::<T>(argument)?;
+        let values = doubles(argument)?;
         let (values, slots, heap_bytes) = (&*values, self.slots.as_mut_slice(), &mut self.heap_bytes);
-        each(groups, argument.nulls(), filter, weights, |row, group, weight| {
-            let (slot, value) = (&mut slots[group], values[row].double());
+        visit(groups, argument.nulls(), filter, weights, |row, group, weight| {
+            let (slot, value) = (&mut slots[group], values[row]);
             if bounded && weight > 0 {
                 // One NaN for all, or the bound kept would be that of the first.
                 let bound = if value.is_nan() { f64::NAN } else { value };
@@ -338,10 +315,9 @@ impl<T: Number> Accumulator for Percentile<T> {
     }
 
     fn result(&self, groups: &[u32]) -> Result<ArrayRef> {
-        let within =
-            |x: f64| if x.abs() < self.limit { T::nearest(x) } else { T::nearest((self.limit * (1.0 - f64::EPSILON)).copysign(x)) };
+        let within = |x: f64| if x.abs() < self.limit || x.is_nan() { x } else { (self.limit * (1.0 - f64::EPSILON)).copysign(x) };
         let values = groups.iter().map(|&group| self.slots[group as usize].quantile(self.quantile, self.bounded).map(within));
-        optional(&self.input, values)
+        rounded(&self.input, values)
     }
 
     fn bytes(&self) -> usize {

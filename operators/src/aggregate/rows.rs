@@ -1,6 +1,7 @@
 //! The one loop over the rows of an update: NULLs, FILTER and weights are decided here and nowhere else.
 //!
-//! The loop is monomorphic per aggregate and has a form without tests for each case that needs none.
+//! [`each`] is for folds of a few nanoseconds: it has a loop for each case, without the tests that the case does not need. [`visit`] is
+//! for those that cost more than the tests: one loop, a quarter of the code.
 
 use arrow::array::{Array, BooleanArray};
 use arrow::buffer::{BooleanBuffer, NullBuffer};
@@ -36,6 +37,25 @@ pub(super) fn each(
             for row in selected.set_indices() {
                 fold(row, groups[row] as usize, weights[row])?;
             }
+        }
+    }
+    Ok(())
+}
+
+/// Like [`each`], in one loop.
+#[inline]
+pub(super) fn visit(
+    groups: &[u32],
+    nulls: Option<&NullBuffer>,
+    filter: Option<&BooleanArray>,
+    weights: Option<&[i64]>,
+    mut fold: impl FnMut(usize, usize, i64) -> Result<()>,
+) -> Result<()> {
+    check_lengths(groups, nulls, filter, weights)?;
+    let selected = selection(nulls, filter);
+    for (row, &group) in groups.iter().enumerate() {
+        if selected.as_ref().is_none_or(|selected| selected.value(row)) {
+            fold(row, group as usize, weights.map_or(1, |weights| weights[row]))?;
         }
     }
     Ok(())

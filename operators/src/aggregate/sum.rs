@@ -4,15 +4,14 @@
 //! So a sum that leaves its result type and comes back is right, whatever the order; one that stays outside fails at the result.
 
 use std::any::Any;
-use std::marker::PhantomData;
 
 use arrow::array::{Array, ArrayRef, ArrowNativeTypeOp, BooleanArray};
+use arrow::buffer::NullBuffer;
 use arrow::datatypes::{DataType, i256};
 use tidemill_engine::error::{Error, Result};
 
-use super::columns::{column, fixed, int64, int64_column, natives, optional, required, typed};
+use super::columns::{column, fixed, int64, int64_column, longs, natives, optional, required, typed};
 use super::exact::quotient;
-use super::keys::Fixed;
 use super::rows::each;
 use super::{Accumulator, Function, Spec, same};
 
@@ -21,25 +20,16 @@ const NARROW_DIGITS_MAX: u8 = 18;
 
 pub(super) fn accumulator(spec: &Spec) -> Result<Box<dyn Accumulator>> {
     match spec.argument()? {
-        DataType::Int8 => boxed::<i8, Narrow>(spec),
-        DataType::Int16 => boxed::<i16, Narrow>(spec),
-        DataType::Int32 => boxed::<i32, Narrow>(spec),
-        DataType::Int64 => boxed::<i64, Narrow>(spec),
-        DataType::UInt8 => boxed::<u8, Narrow>(spec),
-        DataType::UInt16 => boxed::<u16, Narrow>(spec),
-        DataType::UInt32 => boxed::<u32, Narrow>(spec),
-        DataType::UInt64 => boxed::<u64, Narrow>(spec),
-        DataType::Decimal128(digits, _) if *digits <= NARROW_DIGITS_MAX => boxed::<i128, Narrow>(spec),
-        DataType::Decimal128(..) => boxed::<i128, Wide>(spec),
+        DataType::Decimal128(digits, scale) if *digits > NARROW_DIGITS_MAX => boxed::<Wide>(spec, *scale),
+        DataType::Decimal128(_, scale) => boxed::<Narrow>(spec, *scale),
+        input if input.is_integer() => boxed::<Narrow>(spec, 0),
         _ => Err(spec.refuse_input()),
     }
 }
 
-fn boxed<T: Fixed + Into<i128>, A: Total>(spec: &Spec) -> Result<Box<dyn Accumulator>> {
-    let input = spec.argument()?.clone();
-    let scale = if let DataType::Decimal128(_, scale) = input { scale } else { 0 };
-    let finish = Finish::of(spec)?;
-    Ok(Box::new(Sum::<T, A> { cells: Vec::new(), finish, input, total_type: A::data_type(scale), native: PhantomData }))
+fn boxed<A: Total>(spec: &Spec, scale: i8) -> Result<Box<dyn Accumulator>> {
+    let (finish, input) = (Finish::of(spec)?, spec.argument()?.clone());
+    Ok(Box::new(Sum::<A> { cells: Vec::new(), finish, input, total_type: A::data_type(scale) }))
 }
 
 /// An exact total of whole numbers.
@@ -247,15 +237,33 @@ struct Cell<A> {
     count: i64,
 }
 
-struct Sum<T, A> {
+struct Sum<A> {
     cells: Vec<Cell<A>>,
     finish: Finish,
     input: DataType,
     total_type: DataType,
-    native: PhantomData<fn() -> T>,
 }
 
-impl<T: Fixed + Into<i128>, A: Total> Accumulator for Sum<T, A> {
+impl<A: Total> Sum<A> {
+    fn fold<T: Copy + Into<i128>>(
+        &mut self,
+        groups: &[u32],
+        values: &[T],
+        nulls: Option<&NullBuffer>,
+        filter: Option<&BooleanArray>,
+        weights: Option<&[i64]>,
+    ) -> Result<()> {
+        let cells = self.cells.as_mut_slice();
+        each(groups, nulls, filter, weights, |row, group, weight| {
+            let cell = &mut cells[group];
+            cell.total.add(values[row].into(), weight);
+            cell.count += weight;
+            Ok(())
+        })
+    }
+}
+
+impl<A: Total> Accumulator for Sum<A> {
     fn resize(&mut self, groups: usize) {
         if groups > self.cells.len() {
             self.cells.resize(groups, Cell::default());
@@ -275,14 +283,12 @@ impl<T: Fixed + Into<i128>, A: Total> Accumulator for Sum<T, A> {
     ) -> Result<()> {
         let argument = required(argument)?;
         typed(argument, &self.input)?;
-        let values = natives::<T>(argument)?;
-        let (values, cells) = (&*values, self.cells.as_mut_slice());
-        each(groups, argument.nulls(), filter, weights, |row, group, weight| {
-            let cell = &mut cells[group];
-            cell.total.add(values[row].into(), weight);
-            cell.count += weight;
-            Ok(())
-        })
+        let nulls = argument.nulls();
+        match self.input {
+            DataType::Decimal128(..) => self.fold(groups, &natives::<i128>(argument)?, nulls, filter, weights),
+            DataType::UInt64 => self.fold(groups, &natives::<u64>(argument)?, nulls, filter, weights),
+            _ => self.fold(groups, &longs(argument)?, nulls, filter, weights),
+        }
     }
 
     fn state_types(&self) -> Vec<(&'static str, DataType)> {

@@ -5,46 +5,33 @@
 //! and zero exactly when all values are equal. A standard deviation is the square root of that double.
 
 use std::any::Any;
-use std::marker::PhantomData;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BinaryBuilder, BooleanArray, Float64Array};
 use arrow::datatypes::DataType;
 use tidemill_engine::error::Result;
 
-use super::columns::{binary_column, int64, int64_column, natives, required, typed};
+use super::columns::{binary_column, doubles, int64, int64_column, required, typed};
 use super::exact::{Cell, Digits, Pool, decompose};
 use super::exact_codec::{encode, merge};
-use super::keys::Fixed;
-use super::rows::each;
+use super::rows::visit;
 use super::specials::{Counts, Specials};
 use super::{Accumulator, Function, Spec, same};
 
 pub(super) fn accumulator(spec: &Spec) -> Result<Box<dyn Accumulator>> {
     spec.require_output(spec.output == DataType::Float64)?;
-    match spec.argument()? {
-        DataType::Int8 => boxed::<i8>(spec),
-        DataType::Int16 => boxed::<i16>(spec),
-        DataType::Int32 => boxed::<i32>(spec),
-        DataType::UInt8 => boxed::<u8>(spec),
-        DataType::UInt16 => boxed::<u16>(spec),
-        DataType::UInt32 => boxed::<u32>(spec),
-        DataType::Float32 => boxed::<f32>(spec),
-        DataType::Float64 => boxed::<f64>(spec),
-        // DataFusion casts BIGINT and DECIMAL to DOUBLE in the plan, where it can be seen.
-        _ => Err(spec.refuse_input()),
+    let input = spec.argument()?;
+    // DataFusion casts BIGINT and DECIMAL to DOUBLE in the plan, where it can be seen.
+    if !(input.is_floating() || (input.is_integer() && input.primitive_width() < Some(8))) {
+        return Err(spec.refuse_input());
     }
-}
-
-fn boxed<T: Fixed + Into<f64>>(spec: &Spec) -> Result<Box<dyn Accumulator>> {
-    Ok(Box::new(Variance::<T> {
+    Ok(Box::new(Variance {
         slots: Vec::new(),
         pool: Pool::default(),
         specials: Specials::default(),
         sample: matches!(spec.function, Function::VarSamp | Function::StddevSamp),
         root: matches!(spec.function, Function::StddevPop | Function::StddevSamp),
-        input: spec.argument()?.clone(),
-        native: PhantomData,
+        input: input.clone(),
     }))
 }
 
@@ -148,17 +135,16 @@ fn divide(digits: &mut [u32], divisor: u64) -> bool {
     rest != 0
 }
 
-struct Variance<T> {
+struct Variance {
     slots: Vec<Slot>,
     pool: Pool,
     specials: Specials,
     sample: bool,
     root: bool,
     input: DataType,
-    native: PhantomData<fn() -> T>,
 }
 
-impl<T: Fixed + Into<f64>> Accumulator for Variance<T> {
+impl Accumulator for Variance {
     fn resize(&mut self, groups: usize) {
         if groups > self.slots.len() {
             self.slots.resize(groups, Slot::default());
@@ -182,10 +168,10 @@ impl<T: Fixed + Into<f64>> Accumulator for Variance<T> {
     ) -> Result<()> {
         let argument = required(argument)?;
         typed(argument, &self.input)?;
-        let values = natives::<T>(argument)?;
+        let values = doubles(argument)?;
         let (values, slots, pool, specials) = (&*values, self.slots.as_mut_slice(), &mut self.pool, &mut self.specials);
-        each(groups, argument.nulls(), filter, weights, |row, group, weight| {
-            let (slot, value): (_, f64) = (&mut slots[group], values[row].into());
+        visit(groups, argument.nulls(), filter, weights, |row, group, weight| {
+            let (slot, value) = (&mut slots[group], values[row]);
             slot.count += weight;
             if value.is_finite() {
                 slot.add(pool, value, weight)

@@ -4,8 +4,6 @@
 //! that they touch is retracted; what it became is published when the watermark has passed its new end, perhaps at once. Each
 //! session has one valid timer, at or before the time at which it is published or dropped; one that fires early is set anew.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, RecordBatch, TimestampMicrosecondArray};
@@ -18,6 +16,7 @@ use tidemill_engine::state::{Changes, TableSpec};
 use tidemill_engine::time::{Micros, Watermark};
 
 use super::store::{Span, Store};
+use super::timers::Timers;
 use super::{Maker, Sessions, token_columns};
 use crate::groups::Groups;
 use crate::tokens::{hand_on, place, release};
@@ -45,7 +44,7 @@ pub struct Final {
     pub(super) store: Store,
     pub(super) infos: Vec<Info>,
     delta: Option<Store>,
-    timers: BinaryHeap<Reverse<(Micros, u32)>>,
+    timers: Timers,
     pub(super) changed: Vec<u32>,
     /// Rows of the state table to delete: keys, and (key slot there, start).
     pub(super) deleted: Option<(Groups, Vec<(u32, Micros)>)>,
@@ -69,9 +68,10 @@ struct Merges {
 impl Final {
     /// The keeping half of `plan`, or all of it if `input` is raw rows.
     pub fn new(plan: Arc<Sessions>, input: Input) -> Result<Self> {
+        let timers = Timers::new(plan.gap_us);
         let maker = Maker::new(plan)?;
         let store = maker.store()?;
-        Ok(Self { maker, input, store, infos: Vec::new(), delta: None, timers: BinaryHeap::new(), changed: Vec::new(), deleted: None, expired_below: None })
+        Ok(Self { maker, input, store, infos: Vec::new(), delta: None, timers, changed: Vec::new(), deleted: None, expired_below: None })
     }
 
     pub(super) fn kept_until(&self, last: Micros) -> Micros {
@@ -118,7 +118,7 @@ impl Final {
         for (from, spans) in (0..).zip(&delta.lists) {
             if !spans.as_slice().is_empty() {
                 let key = self.store.groups.insert_same(&delta.groups, from);
-                self.store.resize();
+                self.store.grow_lists();
                 self.plan_key(key, spans.as_slice(), &mut merges);
             }
         }
@@ -208,7 +208,7 @@ impl Final {
         let info = &mut self.infos[slot as usize];
         if time < info.timer {
             info.timer = time;
-            self.timers.push(Reverse((time, slot)));
+            self.timers.set(time, slot);
         }
     }
 
@@ -266,26 +266,25 @@ impl Final {
     /// Publishes and drops what `watermark` completes.
     fn fire(&mut self, watermark: Micros, out: &mut Output) -> Result<()> {
         let (mut due, mut expired) = (Vec::new(), Vec::new());
-        while let Some(Reverse((time, slot))) = self.timers.peek().copied().filter(|Reverse((time, _))| *time <= watermark) {
-            self.timers.pop();
-            let Some(span) = self.span(slot).filter(|_| self.infos[slot as usize].timer == time) else { continue };
-            let (end, until) = (span.last.saturating_add(self.maker.plan.gap_us), self.kept_until(span.last));
-            let info = &mut self.infos[slot as usize];
-            info.timer = if !info.published && end > watermark {
-                end
-            } else if time < until {
-                if !info.published {
+        let mut timers = self.timers.take_due(watermark);
+        while !timers.is_empty() {
+            for (time, slot) in timers {
+                let Some(span) = self.span(slot).filter(|_| self.infos[slot as usize].timer == time) else { continue };
+                let (end, until) = (span.last.saturating_add(self.maker.plan.gap_us), self.kept_until(span.last));
+                let info = &mut self.infos[slot as usize];
+                if !info.published && end <= watermark {
                     info.published = true;
                     due.push((info.key, span));
                 }
-                until
-            } else {
-                expired.push(slot);
-                Micros::MAX
-            };
-            if info.timer != Micros::MAX {
-                self.timers.push(Reverse((info.timer, slot)));
+                info.timer = if !info.published { end } else { until };
+                if info.timer <= watermark {
+                    expired.push(slot);
+                    info.timer = Micros::MAX;
+                } else {
+                    self.timers.set(info.timer, slot);
+                }
             }
+            timers = self.timers.take_due(watermark);
         }
         self.publish(&due, out)?;
         expired.into_iter().for_each(|slot| self.drop_session(slot, out));
@@ -342,7 +341,7 @@ impl Operator for Final {
             self.merge(out)?;
         }
         let Some(watermark) = watermark else { return Ok(()) };
-        if self.timers.peek().is_some_and(|Reverse((time, _))| *time <= watermark) {
+        if self.timers.may_be_due(watermark) {
             if self.maker.plan.emit == Emit::Changes {
                 self.publish_changes(out)?;
             }
@@ -375,6 +374,6 @@ impl Operator for Final {
     }
 
     fn state_bytes(&self) -> usize {
-        self.store.bytes() + self.infos.capacity() * size_of::<Info>() + self.timers.len() * 16
+        self.store.bytes() + self.infos.capacity() * size_of::<Info>() + self.timers.bytes()
     }
 }

@@ -10,6 +10,7 @@ mod finish;
 mod partial;
 mod state;
 mod store;
+mod timers;
 
 #[cfg(test)]
 mod model_tests;

@@ -101,7 +101,14 @@ impl Store {
         let slots = self.slots as usize;
         self.states.resize(slots);
         self.pending.iter_mut().for_each(|pending| pending.resize(slots.max(pending.len()), 0));
-        self.lists.resize(self.groups.len().max(self.lists.len()), Spans::None);
+        self.grow_lists();
+    }
+
+    /// A list for each key.
+    pub(super) fn grow_lists(&mut self) {
+        if self.lists.len() < self.groups.len() {
+            self.lists.resize(self.groups.len(), Spans::None);
+        }
     }
 
     /// Empties a slot for another session.

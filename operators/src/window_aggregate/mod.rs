@@ -10,12 +10,15 @@ mod finish;
 mod partial;
 mod repair;
 mod running;
+mod stacks;
 mod state;
 
 #[cfg(test)]
 mod golden_tests;
 #[cfg(test)]
 mod model_tests;
+#[cfg(test)]
+mod revised_tests;
 
 use std::sync::Arc;
 

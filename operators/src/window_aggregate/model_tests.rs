@@ -98,7 +98,9 @@ fn run(case: &Case, seed: u64) {
             let last = || Box::new(Final::new(Arc::clone(&aggregation), input).expect("a final")) as Box<dyn Operator>;
             ((0..if workers == 1 { 0 } else { workers }).map(|_| partial()).collect(), (0..workers).map(|_| last()).collect())
         },
-        every_epoch: case.emit == Emit::Changes,
+        workers: &[1, 2, 3, 4],
+        holds_none: true,
+        publishes: if case.emit == Emit::Changes { Publishes::EachEpoch } else { Publishes::AtWatermark },
         model: &|log, published| model(case, log, published),
     }, seed);
 }

@@ -1,7 +1,8 @@
 //! Combinations of panes that slide along the windows of a hop: `Running` over all keys, to publish; `Slice` over some, to repair.
 //!
 //! Always: at window `k` the combination holds exactly the panes that cover `k`. When every call is invertible a step adds the
-//! panes that begin and takes out those that ended, so a window costs its keys, not its panes; otherwise a step combines anew.
+//! panes that begin and takes out those that ended; otherwise `Running` keeps `stacks`, so either way a window costs its keys, not its
+//! panes. A `Slice` that is not invertible combines anew: repairs of such windows cost their panes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,6 +11,7 @@ use tidemill_engine::operator::Output;
 
 use super::Maker;
 use super::finish::Final;
+use super::stacks::Stacks;
 use crate::groups::Groups;
 use crate::judge::Entry;
 use crate::pane::{Pane, States};
@@ -35,17 +37,19 @@ pub(super) struct Running {
     states: States,
     at: Option<i64>,
     invertible: bool,
+    /// Used when not invertible.
+    stacks: Option<Stacks>,
 }
 
 impl Running {
     pub(super) fn new(maker: &Maker) -> Result<Self> {
         let states = maker.states()?;
-        Ok(Self { groups: maker.groups(), invertible: states.invertible(), states, at: None })
+        Ok(Self { groups: maker.groups(), invertible: states.invertible(), states, at: None, stacks: None })
     }
 
     fn advance(&mut self, k: i64, panes: &Panes, by_last: &ByLast, maker: &Maker) -> Result<()> {
         if !self.invertible {
-            (self.groups, self.states, self.at) = (maker.groups(), maker.states()?, None);
+            return self.advance_stacks(k, panes, by_last, maker);
         }
         let (begun, ended) = step(self.at, k, panes, by_last);
         for pane in begun.iter().filter_map(|entry| panes.get(entry)) {
@@ -55,6 +59,25 @@ impl Running {
             self.take_out(pane)?;
         }
         self.at = Some(k);
+        Ok(())
+    }
+
+    fn advance_stacks(&mut self, k: i64, panes: &Panes, by_last: &ByLast, maker: &Maker) -> Result<()> {
+        let goes_on = self.stacks.take().filter(|stacks| self.at.is_some_and(|at| at <= k) && stacks.reaches(k));
+        let stacks = match goes_on {
+            Some(mut stacks) => {
+                let (begun, _) = step(self.at, k, panes, by_last);
+                stacks.advance(k, &begun, panes, &mut self.groups)?;
+                stacks
+            }
+            None => {
+                self.groups = maker.groups();
+                let (covering, _) = step(None, k, panes, by_last);
+                Stacks::new(&covering, panes, &mut self.groups, maker)?
+            }
+        };
+        self.states = stacks.combine(maker)?;
+        (self.stacks, self.at) = (Some(stacks), Some(k));
         Ok(())
     }
 
@@ -79,21 +102,26 @@ impl Running {
     }
 
     fn covers(&self, entry: Entry) -> bool {
-        self.invertible && self.at.is_some_and(|at| entry.0 <= at && at <= entry.1)
+        self.at.is_some_and(|at| entry.0 <= at && at <= entry.1)
     }
 
     /// Rows joined a pane that may be part of the combination.
     pub(super) fn joined(&mut self, entry: Entry, delta: &Pane) -> Result<()> {
-        if self.covers(entry) { self.add(delta) } else { Ok(()) }
+        match self.covers(entry) {
+            true if self.invertible => self.add(delta)?,
+            true => self.stacks = None,
+            false => {}
+        }
+        Ok(())
     }
 
     /// A pane is dropped that may be part of the combination.
     pub(super) fn forget(&mut self, entry: Entry, pane: &Pane) -> Result<()> {
-        if self.covers(entry) { self.take_out(pane) } else { Ok(()) }
+        if self.invertible && self.covers(entry) { self.take_out(pane) } else { Ok(()) }
     }
 
     pub(super) fn bytes(&self) -> usize {
-        self.groups.bytes() + self.states.bytes()
+        self.groups.bytes() + self.states.bytes() + self.stacks.as_ref().map_or(0, Stacks::bytes)
     }
 }
 

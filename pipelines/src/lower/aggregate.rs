@@ -20,7 +20,7 @@ use tidemill_operators::windows::Windows;
 
 use super::expr::{Shifted, column, compile};
 use super::stream::{SpanKind, Stream, arrow_schema};
-use super::{Lowering, is_time, plain_column, trailing_span};
+use super::{Lowering, plain_column};
 use crate::sql::{Emit, TIMESTAMP, TimeKind, WINDOW_END, WINDOW_START, WindowKind, WindowNode, time_kinds};
 
 const TIME: &str = "__time";
@@ -41,18 +41,25 @@ pub(super) enum Place {
 }
 
 /// What the aggregate reads, and where its windows come from.
-struct Below {
-    stream: Stream,
-    schema: DFSchemaRef,
-    windows: Option<From>,
+pub(super) struct Below {
+    pub(super) stream: Stream,
+    pub(super) schema: DFSchemaRef,
+    pub(super) windows: Option<From>,
 }
 
-struct From {
+pub(super) struct From {
     windows: Windows,
     kind: SpanKind,
     time: Arc<dyn Expression>,
     /// Windows are closed as if they ended `early_us` before they do.
     early_us: i64,
+}
+
+impl From {
+    /// A time without fixed windows.
+    pub(super) fn session(time: Arc<dyn Expression>) -> Result<Self> {
+        Ok(Self { windows: Windows::tumble(1, 0)?, kind: SpanKind::Session, time, early_us: 0 })
+    }
 }
 
 impl Lowering<'_> {
@@ -77,8 +84,9 @@ impl Lowering<'_> {
         let windowing = below.windows.as_ref().map(|from| Windowing {
             time: grouping.keys.len(),
             windows: from.windows,
-            lateness_us,
-            retention_extra_us: (below.stream.behind_us + from.early_us).max(0),
+            // Rows that carry their windows were judged by the true end, which is `early_us` behind the one used here.
+            lateness_us: lateness_us + from.early_us.max(0),
+            retention_extra_us: below.stream.behind_us,
         });
         let output = result_schema(&prepared.schema, &grouping, windowed, &prepared.calls);
         let aggregation = Arc::new(Aggregation {
@@ -152,7 +160,7 @@ impl Lowering<'_> {
     }
 
     /// Keys, time, arguments and filters as columns.
-    fn prepare(&mut self, aggregate: &Aggregate, grouping: &Grouping, below: &Below) -> Result<Prepared> {
+    pub(super) fn prepare(&mut self, aggregate: &Aggregate, grouping: &Grouping, below: &Below) -> Result<Prepared> {
         let mut columns: Vec<Arc<dyn Expression>> = Vec::new();
         let mut fields: Vec<Field> = Vec::new();
         for (number, key) in grouping.keys.iter().enumerate() {
@@ -170,7 +178,7 @@ impl Lowering<'_> {
     }
 
     /// Back to the plan's columns: GROUP BY in its order, then the aggregates.
-    fn finish(&mut self, node: NodeId, grouping: &Grouping, windowed: bool, from: &SchemaRef, to: &SchemaRef, windows: Option<&From>) -> NodeId {
+    pub(super) fn finish(&mut self, node: NodeId, grouping: &Grouping, windowed: bool, from: &SchemaRef, to: &SchemaRef, windows: Option<&From>) -> NodeId {
         let keys = grouping.keys.len();
         let late_end = windows.map(|from| from.early_us).filter(|early| *early != 0);
         let mut columns: Vec<Arc<dyn Expression>> = Vec::with_capacity(to.fields().len());
@@ -360,14 +368,4 @@ pub(super) fn below_window(plan: &LogicalPlan) -> Result<Option<(WindowNode, Log
 
 fn names_window(expr: &Expr) -> bool {
     expr.column_refs().iter().any(|column| column.name == WINDOW_START || column.name == WINDOW_END)
-}
-
-/// Windows in front of their plan, for `windowed`.
-pub(super) fn span_of(kind: SpanKind, width: usize) -> super::Span {
-    trailing_span(kind, width)
-}
-
-/// A time column must be one by its type.
-pub(super) fn check_time(data_type: &DataType) -> Result<()> {
-    if is_time(data_type) { Ok(()) } else { Err(Error::refused(format!("{data_type} is no event time"))) }
 }

@@ -17,7 +17,7 @@ mod windowed;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::common::DFSchema;
 use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{Expr, LogicalPlan, TableScan};
@@ -320,11 +320,6 @@ fn reads(plan: &LogicalPlan, source: &str) -> bool {
         return scan.source.downcast_ref::<SourceTable>().is_some_and(|table| table.name == source);
     }
     plan.inputs().into_iter().any(|input| reads(input, source))
-}
-
-/// Microseconds, without a zone: the one type of event time.
-fn is_time(data_type: &DataType) -> bool {
-    matches!(data_type, DataType::Timestamp(datafusion::arrow::datatypes::TimeUnit::Microsecond, None))
 }
 
 /// The windows of a stream whose last two columns are them.

@@ -1,15 +1,37 @@
-//! Windows without GROUP BY: rows that carry their windows as columns.
+//! Windows without GROUP BY right above: rows that carry their windows as columns.
+
+use std::sync::Arc;
 
 use tidemill_engine::error::{Error, Result};
+use tidemill_engine::graph::Make;
+use tidemill_engine::operator::Operator;
+use tidemill_operators::judge::Judge;
+use tidemill_operators::window_assign::WindowAssign;
+use tidemill_operators::windows::Windows;
 
-use super::Lowering;
-use super::stream::Stream;
-use crate::sql::WindowNode;
+use super::stream::{SpanKind, Stream, arrow_schema};
+use super::{Lowering, nullable, trailing_span};
+use crate::sql::{WindowKind, WindowNode};
 
 impl Lowering<'_> {
-    /// `SELECT … FROM tumble(…)` without an aggregate right above.
+    /// `SELECT … FROM tumble(…)` without an aggregate right above: a row for each of its windows.
     pub(super) fn assign_windows(&mut self, node: &WindowNode) -> Result<Stream> {
-        let _ = node;
-        Err(Error::refused("rows of a window function without GROUP BY window_start, window_end are not supported yet: group them"))
+        let (windows, kind) = match node.kind {
+            WindowKind::Tumble { size_us, offset_us } => {
+                (Windows::tumble(size_us, offset_us)?, SpanKind::Fixed { size_us, slide_us: size_us, offset_us })
+            }
+            WindowKind::Hop { slide_us, size_us } => (Windows::hop(slide_us, size_us, 0)?, SpanKind::Fixed { size_us, slide_us, offset_us: 0 }),
+            WindowKind::Session { .. } => {
+                return Err(Error::refused("rows of session(…) are not known before the session ends: GROUP BY window_start, window_end and the session's keys"));
+            }
+        };
+        let input = self.plan(&node.input)?;
+        let time = node.time_index().map_err(|error| Error::refused(error.strip_backtrace()))?;
+        let schema = arrow_schema(&datafusion::logical_expr::LogicalPlan::Extension(datafusion::logical_expr::Extension { node: Arc::new(node.clone()) }));
+        let (flat, lateness_us) = (nullable(&schema), self.lateness_us());
+        let make: Make = Arc::new(move || Ok(Box::new(WindowAssign::new(Judge::new(windows, lateness_us), time, Arc::clone(&flat))) as Box<dyn Operator>));
+        let assigned = self.add_operator(vec![input.node], "window_assign", make);
+        let span = Some(trailing_span(kind, schema.fields().len()));
+        Ok(Stream { node: assigned, schema, span, ..input })
     }
 }

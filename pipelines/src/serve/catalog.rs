@@ -40,7 +40,13 @@ impl Tables {
         let known = self.schemas();
         if !known.iter().any(|known| known == schema) {
             let mut message = format!("there is no pipeline {schema} in {}", self.snapshot.folder.display());
-            message.push_str(&match known.iter().filter(|known| ![STATE, INTERNAL].contains(&known.as_str())).cloned().collect::<Vec<_>>().join(", ") {
+            message.push_str(&match known
+                .iter()
+                .filter(|known| ![STATE, INTERNAL].contains(&known.as_str()))
+                .cloned()
+                .collect::<Vec<_>>()
+                .join(", ")
+            {
                 pipelines if pipelines.is_empty() => "; `tidemill run FILE.sql` makes one".to_owned(),
                 pipelines => format!("; there is {pipelines}"),
             });
@@ -81,10 +87,14 @@ impl Tables {
     }
 
     fn every_name(&self) -> Vec<String> {
-        let mut names: Vec<String> = self.schemas().iter().flat_map(|schema| {
-            let short = self.snapshot.pipelines.contains_key(schema);
-            self.names(schema).into_iter().map(move |name| if short { name } else { format!("{schema}.{name}") })
-        }).collect();
+        let mut names: Vec<String> = self
+            .schemas()
+            .iter()
+            .flat_map(|schema| {
+                let short = self.snapshot.pipelines.contains_key(schema);
+                self.names(schema).into_iter().map(move |name| if short { name } else { format!("{schema}.{name}") })
+            })
+            .collect();
         names.sort();
         names.dedup();
         names
@@ -120,21 +130,29 @@ impl Tables {
 
 /// A name as it must be written in SQL.
 fn quoted(name: &str) -> String {
-    let plain = name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_') && !name.starts_with(|c: char| c.is_ascii_digit());
+    let plain =
+        name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_') && !name.starts_with(|c: char| c.is_ascii_digit());
     if plain { name.to_owned() } else { format!("\"{}\"", name.replace('"', "\"\"")) }
 }
 
 fn unknown(shown: &str, name: &str, known: &[String], tables: &Tables) -> Error {
     let folder = tables.snapshot.folder.display();
     if tables.snapshot.pipelines.is_empty() {
-        return Error::refused(format!("there is no table {shown}: {folder} holds no pipeline yet; `tidemill run FILE.sql` makes one, --data names another folder"));
+        return Error::refused(format!(
+            "there is no table {shown}: {folder} holds no pipeline yet; `tidemill run FILE.sql` makes one, --data names another folder"
+        ));
     }
-    let mut near: Vec<(usize, &String)> = known.iter().map(|known| (distance(name, known.rsplit('.').next().unwrap_or(known)), known)).collect();
+    let mut near: Vec<(usize, &String)> =
+        known.iter().map(|known| (distance(name, known.rsplit('.').next().unwrap_or(known)), known)).collect();
     near.sort();
-    let close: Vec<String> = near.iter().filter(|(far, _)| *far <= name.len().max(3) / 3).take(3).map(|(_, name)| quoted_path(name)).collect();
+    let close: Vec<String> =
+        near.iter().filter(|(far, _)| *far <= name.len().max(3) / 3).take(3).map(|(_, name)| quoted_path(name)).collect();
     Error::refused(match (close.as_slice(), known) {
         ([], []) => format!("there is no table {shown}, nor any other there"),
-        ([], _) => format!("there is no table {shown}; there is {}", known.iter().take(20).map(|name| quoted_path(name)).collect::<Vec<_>>().join(", ")),
+        ([], _) => format!(
+            "there is no table {shown}; there is {}",
+            known.iter().take(20).map(|name| quoted_path(name)).collect::<Vec<_>>().join(", ")
+        ),
         (close, _) => format!("there is no table {shown}; did you mean {}?", close.join(" or ")),
     })
 }
@@ -206,6 +224,9 @@ mod tests {
 
     #[test]
     fn distances_count_edits() {
-        assert_eq!([distance("clicks", "clicks"), distance("click", "clicks"), distance("", "abc"), distance("kitten", "sitting")], [0, 1, 3, 3]);
+        assert_eq!(
+            [distance("clicks", "clicks"), distance("click", "clicks"), distance("", "abc"), distance("kitten", "sitting")],
+            [0, 1, 3, 3]
+        );
     }
 }

@@ -78,12 +78,21 @@ fn pipelines(snapshot: &Snapshot) -> Result<Arc<dyn TableProvider>> {
         Arc::new(manifests.iter().map(|(_, manifest)| Some(f(manifest).to_owned())).collect::<StringArray>())
     };
     let numbers = |values: Vec<i64>| -> ArrayRef { Arc::new(Int64Array::from(values)) };
-    let count_of = |f: &dyn Fn(&tidemill_engine::epoch::manifest::Manifest) -> usize| numbers(manifests.iter().map(|(_, manifest)| f(manifest) as i64).collect());
+    let count_of = |f: &dyn Fn(&tidemill_engine::epoch::manifest::Manifest) -> usize| {
+        numbers(manifests.iter().map(|(_, manifest)| f(manifest) as i64).collect())
+    };
     let columns: Vec<ArrayRef> = vec![
         Arc::new(manifests.iter().map(|(name, _)| Some(name.as_str())).collect::<StringArray>()),
         numbers(manifests.iter().map(|(_, manifest)| manifest.epoch as i64).collect()),
-        Arc::new(TimestampMicrosecondArray::from_iter_values(manifests.iter().map(|(_, manifest)| manifest.committed_at_ms.saturating_mul(1000)))),
-        Arc::new(manifests.iter().map(|(_, manifest)| manifest.watermarks.iter().copied().flatten().min().filter(|at| *at != i64::MIN)).collect::<TimestampMicrosecondArray>()),
+        Arc::new(TimestampMicrosecondArray::from_iter_values(
+            manifests.iter().map(|(_, manifest)| manifest.committed_at_ms.saturating_mul(1000)),
+        )),
+        Arc::new(
+            manifests
+                .iter()
+                .map(|(_, manifest)| manifest.watermarks.iter().copied().flatten().min().filter(|at| *at != i64::MIN))
+                .collect::<TimestampMicrosecondArray>(),
+        ),
         strings(|manifest| &manifest.uuid),
         strings(|manifest| &manifest.build),
         count_of(&|manifest| manifest.workers),

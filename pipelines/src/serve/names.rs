@@ -39,7 +39,8 @@ impl ContextProvider for Names<'_> {
             let provider = InformationSchemaProvider::new(Arc::clone(self.state.catalog_list()));
             // It is put together from memory, so it is never waited for.
             let table = provider.table(name.table()).now_or_never().transpose()?.flatten();
-            let table = table.ok_or_else(|| plan_datafusion_err!("there is no table {name}; there is {}", provider.table_names().join(", ")))?;
+            let table =
+                table.ok_or_else(|| plan_datafusion_err!("there is no table {name}; there is {}", provider.table_names().join(", ")))?;
             return Ok(provider_as_source(table));
         }
         let table = self.tables.find(name.schema(), name.table()).map_err(external)?;

@@ -80,7 +80,8 @@ impl Assemble for Output {
         let Some(version) = self.entry.version else { return rows(&self.schema, fresh)?.build().map_err(planning) };
         let old = cold(&folder(&self.store, &self.entry.folder), version, &self.schema).await?;
         let old = if net.touched.is_empty() { old } else { self.without(old, &net.touched)? };
-        let plan = if fresh.is_empty() { old } else { old.union(rows(&self.schema, fresh)?.build().map_err(planning)?).map_err(planning)? };
+        let plan =
+            if fresh.is_empty() { old } else { old.union(rows(&self.schema, fresh)?.build().map_err(planning)?).map_err(planning)? };
         plan.build().map_err(planning)
     }
 }
@@ -91,7 +92,8 @@ impl Output {
         let mut fields = Vec::with_capacity(self.entry.key.len());
         let mut columns = Vec::with_capacity(self.entry.key.len());
         for index in &self.entry.key {
-            let field = self.schema.fields().get(*index).ok_or_else(|| Error::failed(format!("table {}: key column {index}", self.entry.name)))?;
+            let field =
+                self.schema.fields().get(*index).ok_or_else(|| Error::failed(format!("table {}: key column {index}", self.entry.name)))?;
             // Names of their own: the join's condition could not tell the two sides apart.
             fields.push(Field::new(format!("changed_{index}"), field.data_type().clone(), true));
             columns.push(Column::new(Some("part"), field.name()));
@@ -111,7 +113,10 @@ impl Output {
 impl Assemble for Log {
     async fn plan(&self) -> Result<LogicalPlan> {
         let fresh = hot(&self.store, &self.entry)?;
-        let fresh = fresh.iter().map(|(epoch, batch)| conform(&net::log_batch(&self.entry.schema, *epoch, batch)?, &self.schema)).collect::<Result<Vec<_>>>()?;
+        let fresh = fresh
+            .iter()
+            .map(|(epoch, batch)| conform(&net::log_batch(&self.entry.schema, *epoch, batch)?, &self.schema))
+            .collect::<Result<Vec<_>>>()?;
         let (Some(version), Some(place)) = (self.entry.log_version, log_folder(&self.entry)) else {
             if self.entry.covered > 0 && self.entry.version.is_some() {
                 return Err(Error::refused(format!("\"{}$log\": this pipeline keeps no change log", self.entry.name)));
@@ -119,7 +124,8 @@ impl Assemble for Log {
             return rows(&self.schema, fresh)?.build().map_err(planning);
         };
         let old = cold(&folder(&self.store, &place), version, &self.schema).await?;
-        let plan = if fresh.is_empty() { old } else { old.union(rows(&self.schema, fresh)?.build().map_err(planning)?).map_err(planning)? };
+        let plan =
+            if fresh.is_empty() { old } else { old.union(rows(&self.schema, fresh)?.build().map_err(planning)?).map_err(planning)? };
         plan.build().map_err(planning)
     }
 }

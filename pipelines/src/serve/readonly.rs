@@ -20,7 +20,11 @@ fn check_sql(statement: &Sql) -> Result<()> {
     match statement {
         Sql::Query(query) => check_query(query),
         Sql::Explain { statement, .. } => check_sql(statement),
-        Sql::ExplainTable { .. } | Sql::ShowTables { .. } | Sql::ShowColumns { .. } | Sql::ShowVariable { .. } | Sql::ShowFunctions { .. } => Ok(()),
+        Sql::ExplainTable { .. }
+        | Sql::ShowTables { .. }
+        | Sql::ShowColumns { .. }
+        | Sql::ShowVariable { .. }
+        | Sql::ShowFunctions { .. } => Ok(()),
         other => Err(refusal(&other.to_string())),
     }
 }
@@ -59,6 +63,11 @@ fn check_from(from: &TableWithJoins) -> Result<()> {
         match factor {
             TableFactor::Derived { subquery, .. } => check_query(subquery)?,
             TableFactor::NestedJoin { table_with_joins, .. } => check_from(table_with_joins)?,
+            // The planner would drop these without a word.
+            TableFactor::Table { version: Some(_), .. } => {
+                return Err(Error::refused("FOR SYSTEM_TIME AS OF is refused: a query reads the newest epoch"));
+            }
+            TableFactor::Table { sample: Some(_), .. } => return Err(Error::refused("TABLESAMPLE is refused: use WHERE random() < 0.1")),
             _ => {}
         }
     }
@@ -74,5 +83,7 @@ fn refusal(statement: &str) -> Error {
         [first @ ("CREATE" | "DROP" | "ALTER" | "SELECT"), second] => format!("{first} {second}"),
         [first, ..] => (*first).to_owned(),
     };
-    Error::refused(format!("this is read-only: {what} is refused, SELECT, EXPLAIN, SHOW and DESCRIBE work; tables are written by `tidemill run FILE.sql`"))
+    Error::refused(format!(
+        "this is read-only: {what} is refused, SELECT, EXPLAIN, SHOW and DESCRIBE work; tables are written by `tidemill run FILE.sql`"
+    ))
 }

@@ -60,7 +60,7 @@ impl Default for Language {
             expressions: Vec::new(),
             relations: Vec::new(),
             lower: |plan| Ok(plan),
-            register: |_| {},
+            register: |context| crate::functions::all().iter().for_each(|function| context.register_udf(function.as_ref().clone())),
         }
     }
 }
@@ -130,9 +130,11 @@ impl Serve {
     pub fn new(folder: impl Into<PathBuf>, language: Language, options: QueryOptions) -> Result<Self> {
         let wrong = |error: DataFusionError| Error::failed(error.strip_backtrace());
         let pool = TrackConsumersPool::new(FairSpillPool::new(options.memory_bytes_max), std::num::NonZeroUsize::MIN);
-        let mode = options.spill_folder.clone().map_or(DiskManagerMode::OsTmpDirectory, |folder| DiskManagerMode::Directories(vec![folder]));
+        let mode =
+            options.spill_folder.clone().map_or(DiskManagerMode::OsTmpDirectory, |folder| DiskManagerMode::Directories(vec![folder]));
         let disk = DiskManagerBuilder::default().with_mode(mode).with_max_temp_directory_size(options.spill_bytes_max);
-        let runtime = RuntimeEnvBuilder::new().with_memory_pool(Arc::new(pool)).with_disk_manager_builder(disk).build_arc().map_err(wrong)?;
+        let runtime =
+            RuntimeEnvBuilder::new().with_memory_pool(Arc::new(pool)).with_disk_manager_builder(disk).build_arc().map_err(wrong)?;
         Ok(Self { folder: folder.into(), language, options, runtime })
     }
 
@@ -159,7 +161,10 @@ impl Serve {
         readonly::check(&statement)?;
         let deadline = self.options.timeout.and_then(|limit| Some((Instant::now().checked_add(limit)?, limit)));
         match deadline {
-            Some((at, limit)) => timeout_at(at, self.start(statement)).await.unwrap_or_else(|_| Err(too_long(limit))).map(|answer| bounded(answer, at, limit)),
+            Some((at, limit)) => timeout_at(at, self.start(statement))
+                .await
+                .unwrap_or_else(|_| Err(too_long(limit)))
+                .map(|answer| bounded(answer, at, limit)),
             None => self.start(statement).await,
         }
     }
@@ -216,7 +221,10 @@ impl Serve {
 }
 
 fn too_long(limit: Duration) -> Error {
-    Error::failed(format!("the query took longer than {} s and was ended; narrow it, or use the prompt, which has no limit", limit.as_secs()))
+    Error::failed(format!(
+        "the query took longer than {} s and was ended; narrow it, or use the prompt, which has no limit",
+        limit.as_secs()
+    ))
 }
 
 /// Ends the rows at the deadline.
@@ -244,7 +252,15 @@ fn ours(error: &DataFusionError) -> Option<Error> {
 /// The message without the words that say where in DataFusion it arose.
 fn text(error: &DataFusionError) -> String {
     let message = error.find_root().strip_backtrace();
-    let prefixes = ["Error during planning: ", "Schema error: ", "SQL error: ", "Execution error: ", "Arrow error: ", "This feature is not implemented: ", "External error: "];
+    let prefixes = [
+        "Error during planning: ",
+        "Schema error: ",
+        "SQL error: ",
+        "Execution error: ",
+        "Arrow error: ",
+        "This feature is not implemented: ",
+        "External error: ",
+    ];
     let mut rest = message.as_str();
     while let Some(next) = prefixes.iter().find_map(|prefix| rest.strip_prefix(prefix)) {
         rest = next;

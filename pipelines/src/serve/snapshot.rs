@@ -63,7 +63,8 @@ fn newest(store: &LocalStore) -> Result<Option<Manifest>> {
     let mut last = None;
     for _ in 0..ATTEMPTS {
         let names = store.list(EPOCHS)?;
-        let Some(name) = names.iter().filter(|name| name.strip_suffix(".json").is_some_and(|epoch| epoch.parse::<u64>().is_ok())).max() else {
+        let Some(name) = names.iter().filter(|name| name.strip_suffix(".json").is_some_and(|epoch| epoch.parse::<u64>().is_ok())).max()
+        else {
             return Ok(None);
         };
         match store.get(&format!("{EPOCHS}/{name}")) {

@@ -44,7 +44,8 @@ pub(super) fn names<'a>(pipeline: &str, manifest: &'a Manifest) -> Vec<(String, 
 /// One state table.
 pub(super) fn table(store: &LocalStore, entry: &StateEntry) -> Arc<dyn TableProvider> {
     let own = |name: &str| name == HASH_COLUMN || name == EXPIRES_COLUMN;
-    let columns: Vec<usize> = entry.schema.fields().iter().enumerate().filter(|(_, field)| !own(field.name())).map(|(index, _)| index).collect();
+    let columns: Vec<usize> =
+        entry.schema.fields().iter().enumerate().filter(|(_, field)| !own(field.name())).map(|(index, _)| index).collect();
     let fields: Vec<_> = columns.iter().filter_map(|index| entry.schema.fields().get(*index).cloned()).collect();
     let schema = shown(&Schema::new(fields));
     Derived::table(Arc::clone(&schema), State { store: store.clone(), entry: entry.clone(), columns, schema })

@@ -12,7 +12,7 @@ use std::io::{self, Write};
 use std::str::FromStr;
 
 use datafusion::arrow::array::RecordBatch;
-use datafusion::arrow::datatypes::{Schema, SchemaRef};
+use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::arrow::ipc::writer::StreamWriter;
 use tidemill_engine::error::{Error, Result};
 
@@ -91,10 +91,13 @@ impl<W: Write> Printer<W> {
         match &mut self.kind {
             Kind::Table(table) => table.write(batch),
             Kind::Csv(out) => text(out, batch, csv::row),
-            Kind::Json(out) => text(out, batch, |batch, row, line| {
-                write_json_row(&names(batch.schema_ref()), batch, row, line);
-                line.push('\n');
-            }),
+            Kind::Json(out) => {
+                let names: Vec<&str> = batch.schema_ref().fields().iter().map(|field| field.name().as_str()).collect();
+                text(out, batch, |batch, row, line| {
+                    write_json_row(&names, batch, row, line);
+                    line.push('\n');
+                })
+            }
             Kind::Arrow(out) => Ok(out.write(batch)?),
         }
     }
@@ -108,10 +111,6 @@ impl<W: Write> Printer<W> {
         }
         Ok(self.rows)
     }
-}
-
-fn names(schema: &Schema) -> Vec<&str> {
-    schema.fields().iter().map(|field| field.name().as_str()).collect()
 }
 
 fn text(out: &mut impl Write, batch: &RecordBatch, line: impl Fn(&RecordBatch, usize, &mut String)) -> Result<()> {

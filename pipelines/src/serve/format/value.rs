@@ -9,9 +9,9 @@ use chrono::{DateTime, NaiveDateTime, Utc};
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{
-    DataType, Date32Type, Date64Type, Decimal128Type, Decimal256Type, Float16Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type,
-    Int64Type, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType, UInt8Type,
-    UInt16Type, UInt32Type, UInt64Type,
+    DataType, Date32Type, Date64Type, Decimal128Type, Decimal256Type, Float16Type, Float32Type, Float64Type, Int8Type, Int16Type,
+    Int32Type, Int64Type, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType,
+    UInt8Type, UInt16Type, UInt32Type, UInt64Type,
 };
 use datafusion::arrow::util::display::{ArrayFormatter, FormatOptions};
 
@@ -68,7 +68,7 @@ pub fn write_json(column: &ArrayRef, row: usize, out: &mut String) {
         DataType::List(_) => items(&column.as_list::<i32>().value(row), out),
         DataType::LargeList(_) => items(&column.as_list::<i64>().value(row), out),
         DataType::FixedSizeList(..) => items(&column.as_fixed_size_list().value(row), out),
-        DataType::Map(..) => entries(&column.as_map().value(row).columns().to_vec(), out),
+        DataType::Map(..) => entries(column.as_map().value(row).columns(), out),
         DataType::Dictionary(_, values) => match cast(&column.slice(row, 1), values) {
             Ok(value) => write_json(&value, 0, out),
             Err(_) => out.push_str("null"),

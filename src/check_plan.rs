@@ -1,0 +1,196 @@
+//! A logical plan as the steps a reader can follow, sources first, and what each step keeps.
+//!
+//! Always: read from the same plan that is lowered; what is said of state is what the operators keep. Used by `check`.
+
+use datafusion::logical_expr::expr::AggregateFunction;
+use datafusion::logical_expr::{Expr, LogicalPlan};
+use tidemill_pipelines::sql::{
+    Output, OutputTable, PlannedOutput, SourceTable, TimeKind, WindowKind, WindowNode, rank_bound, show_duration, time_kinds,
+};
+
+/// What there is to say of an output's plan.
+#[derive(Debug, Default)]
+pub struct Steps {
+    /// In the order in which rows meet them.
+    pub steps: Vec<String>,
+    /// Each aggregate call, and what a group of it keeps.
+    pub aggregates: Vec<(String, String)>,
+    pub kept: Vec<Kept>,
+}
+
+/// State of one step.
+#[derive(Debug)]
+pub struct Kept {
+    pub text: String,
+    /// Nothing bounds it but the number of keys.
+    pub for_ever: bool,
+    pub windowed: bool,
+}
+
+/// Takes a planned output apart.
+pub fn steps(planned: &PlannedOutput, output: &Output) -> Steps {
+    let mut steps = Steps::default();
+    steps.walk(&planned.plan, output);
+    steps
+}
+
+impl Steps {
+    fn walk(&mut self, plan: &LogicalPlan, output: &Output) {
+        for input in plan.inputs() {
+            self.walk(input, output);
+        }
+        match plan {
+            LogicalPlan::TableScan(scan) => {
+                let columns: Vec<&str> = scan.projected_schema.fields().iter().map(|field| field.name().as_str()).collect();
+                let what = match (scan.source.downcast_ref::<SourceTable>(), scan.source.downcast_ref::<OutputTable>()) {
+                    (Some(source), _) => format!("read {}", source.name),
+                    (_, Some(view)) => format!("read the results of {}", view.name),
+                    _ => format!("read {}", scan.table_name),
+                };
+                self.steps.push(format!("{what}: {}", columns.join(", ")));
+            }
+            LogicalPlan::Filter(filter) => match rank_bound(filter) {
+                Some(bound) => self.steps.push(if bound.exact {
+                    format!("only row number {}", bound.limit)
+                } else {
+                    format!("the first {}", bound.limit)
+                }),
+                None => self.steps.push(format!("filter {}", shown(&filter.predicate))),
+            },
+            LogicalPlan::Projection(projection) => {
+                let computed: Vec<String> = projection.expr.iter().filter(|expr| !is_passed_on(expr)).map(shown).collect();
+                if !computed.is_empty() {
+                    self.steps.push(format!("compute {}", computed.join(", ")));
+                }
+            }
+            LogicalPlan::Union(union) => self.steps.push(format!("UNION ALL of {} streams", union.inputs.len())),
+            LogicalPlan::Extension(extension) => {
+                if let Some(node) = WindowNode::of(extension) {
+                    self.steps.push(window(node));
+                }
+            }
+            LogicalPlan::Window(window) => {
+                for expr in &window.window_expr {
+                    self.steps.push(format!("number rows {}", shown(expr)));
+                }
+                let windowed = time_kinds(&window.input).iter().flatten().any(|kind| kind.is_window());
+                self.keep("the rows of each partition that are among the first", windowed, None, output);
+            }
+            LogicalPlan::Aggregate(aggregate) => {
+                let keys: Vec<String> = aggregate.group_expr.iter().map(shown).collect();
+                let calls: Vec<String> = aggregate.aggr_expr.iter().map(shown).collect();
+                let by = if keys.is_empty() { String::new() } else { format!(" by {}", keys.join(", ")) };
+                self.steps.push(if calls.is_empty() { format!("distinct{by}") } else { format!("group{by}: {}", calls.join(", ")) });
+                for expr in &aggregate.aggr_expr {
+                    self.aggregates.push((shown(expr), cost(expr).to_owned()));
+                }
+                let windowed = time_kinds(plan).iter().flatten().any(|kind| kind.is_window());
+                let session = below(&aggregate.input);
+                let what = if keys.is_empty() { "one group" } else { "a group for each key" };
+                self.keep(what, windowed, session, output);
+            }
+            LogicalPlan::Distinct(_) => {
+                self.steps.push("distinct".to_owned());
+                let windowed = time_kinds(plan).iter().flatten().any(|kind: &TimeKind| kind.is_window());
+                self.keep("one row for each distinct row", windowed, None, output);
+            }
+            LogicalPlan::SubqueryAlias(_) => {}
+            other => self.steps.push(other.display().to_string()),
+        }
+    }
+
+    fn keep(&mut self, what: &str, windowed: bool, window: Option<&WindowKind>, output: &Output) {
+        let lateness = if output.lateness_us == 0 { String::new() } else { format!(" + {}", show_duration(output.lateness_us)) };
+        let kept = match (windowed, window, output.state_ttl_us) {
+            (true, Some(WindowKind::Session { gap_us, .. }), _) => {
+                let gap = show_duration(gap_us.saturating_mul(2));
+                Kept {
+                    text: format!("{what} and open session, until the watermark passes its last row + {gap}{lateness}"),
+                    for_ever: false,
+                    windowed,
+                }
+            }
+            (true, Some(WindowKind::Hop { .. }), _) => Kept {
+                text: format!("{what} and pane (not each window), until the watermark passes the last window's end{lateness}"),
+                for_ever: false,
+                windowed,
+            },
+            (true, _, _) => {
+                Kept { text: format!("{what} and window, until the watermark passes window_end{lateness}"), for_ever: false, windowed }
+            }
+            (false, _, Some(ttl)) => Kept {
+                text: format!("{what}, until {} of event time without a row (state_ttl)", show_duration(ttl)),
+                for_ever: false,
+                windowed,
+            },
+            (false, _, None) if what == "one group" => Kept { text: format!("{what}, for ever"), for_ever: false, windowed },
+            (false, _, None) => Kept {
+                text: format!("{what}, for ever: it grows with the number of keys; windows, or WITH (state_ttl = '1 day'), would bound it"),
+                for_ever: true,
+                windowed,
+            },
+        };
+        self.kept.push(kept);
+    }
+}
+
+fn window(node: &WindowNode) -> String {
+    let time = &node.time_column.name;
+    match &node.kind {
+        WindowKind::Tumble { size_us, offset_us: 0 } => format!("windows of {} over {time}", show_duration(*size_us)),
+        WindowKind::Tumble { size_us, offset_us } => {
+            format!("windows of {} over {time}, shifted by {}", show_duration(*size_us), show_duration(*offset_us))
+        }
+        WindowKind::Hop { slide_us, size_us } => {
+            format!("windows of {} every {} over {time}", show_duration(*size_us), show_duration(*slide_us))
+        }
+        WindowKind::Session { gap_us, keys } => {
+            let keys: Vec<&str> = keys.iter().map(|key| key.name.as_str()).collect();
+            let by = if keys.is_empty() { String::new() } else { format!(" by {}", keys.join(", ")) };
+            format!("sessions{by} over {time}, ended by {} without a row", show_duration(*gap_us))
+        }
+    }
+}
+
+/// The window function that an aggregate's rows come from.
+fn below(plan: &LogicalPlan) -> Option<&WindowKind> {
+    match plan {
+        LogicalPlan::Extension(extension) => WindowNode::of(extension).map(|node| &node.kind),
+        LogicalPlan::Projection(projection) => below(&projection.input),
+        LogicalPlan::Filter(filter) => below(&filter.input),
+        LogicalPlan::SubqueryAlias(alias) => below(&alias.input),
+        _ => None,
+    }
+}
+
+fn is_passed_on(expr: &Expr) -> bool {
+    match expr {
+        Expr::Column(_) => true,
+        Expr::Alias(alias) => is_passed_on(&alias.expr),
+        _ => false,
+    }
+}
+
+/// An expression in SQL's words, without the names of tables.
+fn shown(expr: &Expr) -> String {
+    let text = expr.human_display().to_string();
+    text.replace("count(1)", "count(*)").replace("count(Int64(1))", "count(*)")
+}
+
+/// What one group of a call keeps.
+fn cost(expr: &Expr) -> &'static str {
+    match expr {
+        Expr::Alias(alias) => cost(&alias.expr),
+        Expr::AggregateFunction(AggregateFunction { func, params }) => match (func.name(), params.distinct) {
+            ("count" | "sum" | "avg", true) => "every distinct value of a group, exact; approx_distinct would be bounded",
+            ("count", false) => "a number",
+            ("sum" | "avg" | "mean", false) => "an exact sum and a count",
+            ("min" | "max", _) => "one value; every value where results below may be revised",
+            ("approx_distinct", _) => "a sketch: up to 512 values, then 16 kB; within 3.3 %",
+            ("approx_percentile_cont", _) => "a histogram: a bucket for each 2 % of the values' range; within 1 %",
+            ("bool_and" | "bool_or", _) => "two counts",
+            _ => "two exact sums and a count",
+        },
+        _ => "a value",
+    }
+}

@@ -1,0 +1,131 @@
+//! `tidemill run FILE.sql`: runs a pipeline until it is stopped, or with `--bounded` up to the end of now.
+//!
+//! Always: everything that can be refused is refused before anything is written; a stop finishes the epoch. The run itself is
+//! `tidemill_pipelines::runner`'s.
+
+use std::io::{IsTerminal, Write};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use tidemill_engine::worker::Shared;
+use tidemill_pipelines::runner::{self, Options, Pipeline, Watch};
+use tidemill_pipelines::sql::{Connector, Source};
+
+use crate::cli::{Common, RunArgs};
+use crate::console::{count, say};
+use crate::exit::{self, Outcome, Stop, refused};
+use crate::progress::Progress;
+use crate::signals;
+
+/// The runner's options from the command line's.
+pub fn options(common: &Common, data: &Path, brokers: Option<String>, bounded: bool) -> Options {
+    Options {
+        data: data.to_owned(),
+        brokers,
+        kafka: common.kafka.clone(),
+        workers: common.workers(),
+        epoch_ms: common.epoch_ms,
+        bounded,
+        set: common.set.clone(),
+    }
+}
+
+pub fn run(args: &RunArgs, common: &Common) -> Outcome {
+    let data = common.data();
+    let pipeline = Arc::new(Pipeline::read(&args.file)?);
+    let options = options(common, &data, common.brokers(), args.bounded);
+    if args.reset {
+        reset(&data, pipeline.name(), args.yes)?;
+    }
+    if !common.quiet {
+        announce(&pipeline, &options);
+    }
+    let shared = Arc::new(Shared::new(options.workers));
+    let progress = Progress::new(&pipeline, common.quiet);
+    stop_at_signal(&shared, &progress, common.quiet)?;
+    let watch: Arc<dyn Watch> = Arc::clone(&progress) as Arc<dyn Watch>;
+    let showing = progress.show();
+    let begun = Instant::now();
+    let outcome = runner::run(&pipeline, &options, &shared, &watch);
+    drop(showing);
+    let manifest = outcome?;
+    progress.summary(begun.elapsed().as_secs_f64());
+    if !common.quiet {
+        let folder = data.join(pipeline.name());
+        say(&format!("epoch {} is committed; tables are in {}", manifest.epoch, folder.join("tables").display()));
+        if let Some(output) = pipeline.program.outputs.first() {
+            let data = if data == Path::new(crate::cli::DATA) { String::new() } else { format!(" --data {}", data.display()) };
+            say(&format!("try: tidemill sql{data} -c 'SELECT * FROM {}.{} LIMIT 10'", pipeline.name(), output.name));
+        }
+    }
+    Ok(())
+}
+
+/// The first signal ends the run after its epoch; one that comes before there is a run just ends.
+fn stop_at_signal(shared: &Arc<Shared>, progress: &Arc<Progress>, quiet: bool) -> Outcome {
+    let (shared, progress) = (Arc::clone(shared), Arc::clone(progress));
+    signals::on_stop(move || {
+        shared.stop.store(true, Ordering::Release);
+        if !progress.started() {
+            exit::leave(0);
+        }
+        if !quiet {
+            say("stopping: the epoch is being finished (once more to leave at once)");
+        }
+    })?;
+    Ok(())
+}
+
+fn announce(pipeline: &Pipeline, options: &Options) {
+    let sources: Vec<String> = pipeline.program.sources.iter().map(|source| described(source, options.brokers.as_deref())).collect();
+    let outputs: Vec<&str> = pipeline.program.outputs.iter().map(|output| output.name.as_str()).collect();
+    say(&format!(
+        "pipeline {}: {}, an epoch every {} ms{}",
+        pipeline.name(),
+        count(options.workers as u64, "worker"),
+        options.epoch_ms,
+        if options.bounded { ", up to the end of now" } else { "" }
+    ));
+    say(&format!("  reads  {}", sources.join(", ")));
+    say(&format!("  writes {} to {}", outputs.join(", "), options.data.join(pipeline.name()).join("tables").display()));
+}
+
+/// A source in a few words.
+pub fn described(source: &Source, default_brokers: Option<&str>) -> String {
+    match &source.options.connector {
+        Connector::Kafka { topic, brokers, .. } => {
+            let at = brokers.as_deref().or(default_brokers).map(|brokers| format!(" at {brokers}")).unwrap_or_default();
+            format!("{} (topic {topic}{at})", source.name)
+        }
+        Connector::File { path } => format!("{} (file {path})", source.name),
+        Connector::Generator { case, .. } => format!("{} (generator {case})", source.name),
+    }
+}
+
+/// Deletes what a pipeline has written, if the user agrees.
+fn reset(data: &Path, name: &str, yes: bool) -> Outcome {
+    let folder = data.join(name);
+    if !folder.exists() {
+        return Ok(());
+    }
+    if !yes {
+        if !(std::io::stdin().is_terminal() && std::io::stderr().is_terminal()) {
+            return Err(refused(format!(
+                "--reset deletes the tables and state in {}; add --yes to say that this is meant",
+                folder.display()
+            )));
+        }
+        let mut stderr = std::io::stderr();
+        write!(stderr, "--reset deletes the tables and state in {}. Type yes to go on: ", folder.display())?;
+        stderr.flush()?;
+        let mut answer = String::new();
+        std::io::stdin().read_line(&mut answer)?;
+        if !matches!(answer.trim(), "yes" | "y") {
+            say("nothing was deleted");
+            return Err(Stop::Code(2));
+        }
+    }
+    Ok(runner::reset(data, name)?)
+}

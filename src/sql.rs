@@ -1,0 +1,68 @@
+//! `tidemill sql`: queries from `-c`, from stdin or typed at a prompt, answered on stdout.
+//!
+//! Always: read-only; every statement sees the newest epoch when it begins; the first one that fails ends the command, with 2 if it was
+//! wrong and 1 if it broke. The prompt stands in `prompt`.
+
+use std::io::{IsTerminal, Read};
+use std::time::Duration;
+
+use tidemill_engine::error::Error;
+use tidemill_pipelines::serve::Serve;
+use tokio::runtime::Runtime;
+
+use crate::answers::{self, Format};
+use crate::cli::{Common, SqlArgs};
+use crate::exit::{Outcome, refused};
+use crate::prompt;
+use crate::statements::{self, Piece};
+
+/// A query of `-c` that takes longer is ended.
+const COMMAND_LIMIT: Duration = Duration::from_secs(60);
+
+pub fn sql(args: &SqlArgs, common: &Common) -> Outcome {
+    let data = common.data();
+    let threads = common.workers();
+    let limit = (!args.queries.is_empty()).then_some(COMMAND_LIMIT);
+    let serve = answers::serve(&data, args.memory, limit, threads)?;
+    let runtime = answers::runtime(threads)?;
+    let mut session = Session { serve: &serve, runtime: &runtime, format: args.format.into(), answered: 0 };
+    if !args.queries.is_empty() {
+        for query in &args.queries {
+            session.text(query)?;
+        }
+        return Ok(());
+    }
+    if std::io::stdin().is_terminal() {
+        return prompt::prompt(serve, &data, &runtime, args.format.into(), common.quiet);
+    }
+    let mut text = String::new();
+    std::io::stdin().read_to_string(&mut text).map_err(|error| refused(format!("stdin: {error}")))?;
+    session.text(&text)
+}
+
+struct Session<'a> {
+    serve: &'a Serve,
+    runtime: &'a Runtime,
+    format: Format,
+    answered: usize,
+}
+
+impl Session<'_> {
+    fn text(&mut self, text: &str) -> Outcome {
+        let pieces = statements::split(text);
+        if pieces.is_empty() && self.answered == 0 {
+            return Err(refused("there is no statement"));
+        }
+        pieces.iter().try_for_each(|piece| self.statement(piece))
+    }
+
+    fn statement(&mut self, piece: &Piece<'_>) -> Outcome {
+        if self.answered > 0 && matches!(self.format, Format::Csv | Format::Table) {
+            answers::line("")?;
+        }
+        self.answered += 1;
+        let format = self.format;
+        let printed = self.runtime.block_on(async { answers::print(self.serve.query(&piece.in_place()).await?, format).await });
+        Ok(printed.map(|_| ()).map_err(|error: Error| error)?)
+    }
+}
