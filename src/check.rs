@@ -18,8 +18,9 @@ use crate::exit::{Out, Outcome};
 
 /// Columns of the labels on the left.
 const LABEL: usize = 12;
-/// Longer lines are cut.
-const WIDTH_MAX: usize = 150;
+/// Longer values are folded, and cut at last.
+const WIDTH_MAX: usize = 120;
+const CHARACTERS_MAX: usize = 1200;
 
 pub fn check(args: &CheckArgs, common: &Common) -> Outcome {
     let pipeline = Pipeline::read(&args.file)?;
@@ -53,10 +54,40 @@ fn heading(text: &mut String, title: &str, rest: &str, on: bool) {
     let _ = writeln!(text, "{}  {rest}", paint("1", title, on));
 }
 
+/// A label and its value, folded at spaces.
 fn row(text: &mut String, label: &str, value: &str) {
-    let value = value.replace('\n', " ");
-    let shown = if value.chars().count() > WIDTH_MAX { value.chars().take(WIDTH_MAX - 1).chain(['…']).collect() } else { value };
-    let _ = writeln!(text, "  {label:LABEL$}{shown}");
+    let mut label = label;
+    let mut indent = 0;
+    for line in folded(value) {
+        let _ = writeln!(text, "  {label:LABEL$}{:indent$}{line}", "");
+        (label, indent) = ("", 4);
+    }
+}
+
+fn folded(value: &str) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    let mut width = 0;
+    let mut budget = CHARACTERS_MAX;
+    for word in value.split_whitespace() {
+        let length = word.chars().count();
+        if budget < length {
+            lines.push("…".to_owned());
+            break;
+        }
+        budget -= length;
+        if width > 0 && width + 1 + length > WIDTH_MAX {
+            lines.push(String::new());
+            width = 0;
+        }
+        if let Some(line) = lines.last_mut() {
+            if width > 0 {
+                line.push(' ');
+            }
+            line.push_str(word);
+        }
+        width += length + 1;
+    }
+    lines
 }
 
 fn of_source(text: &mut String, source: &Source, columns: Option<&[String]>, common: &Common, on: bool) {
@@ -74,9 +105,7 @@ fn of_source(text: &mut String, source: &Source, columns: Option<&[String]>, com
         })
         .collect();
     row(text, "built", &format!("{} of {declared} declared; the others are only checked", columns.len()));
-    for line in wrapped(&read) {
-        row(text, "", &line);
-    }
+    row(text, "", &read.join(", "));
     row(text, "records", &records(source));
     match &source.watermark {
         Some(watermark) => {
@@ -137,20 +166,6 @@ fn records(source: &Source) -> String {
     let unknown = if format.unknown_fields_reject { "unknown fields make a dead letter" } else { "unknown fields are ignored" };
     let coerce = if format.coerce { "; numbers and strings are taken for each other" } else { "" };
     format!("one JSON object each, times in {unit}; {unknown}{coerce}")
-}
-
-fn wrapped(words: &[String]) -> Vec<String> {
-    let mut lines: Vec<String> = Vec::new();
-    for word in words {
-        match lines.last_mut() {
-            Some(line) if line.chars().count() + word.chars().count() + 2 <= 100 => {
-                line.push_str(", ");
-                line.push_str(word);
-            }
-            _ => lines.push(word.clone()),
-        }
-    }
-    lines
 }
 
 fn of_output(text: &mut String, output: &Output, planned: &PlannedOutput, on: bool) -> Result<()> {

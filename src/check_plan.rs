@@ -2,8 +2,12 @@
 //!
 //! Always: read from the same plan that is lowered; what is said of state is what the operators keep. Used by `check`.
 
+use datafusion::common::Column;
+use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::logical_expr::expr::AggregateFunction;
 use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::sql::unparser::Unparser;
+use datafusion::sql::unparser::dialect::Dialect;
 use tidemill_pipelines::sql::{
     Output, OutputTable, PlannedOutput, SourceTable, TimeKind, WindowKind, WindowNode, rank_bound, show_duration, time_kinds,
 };
@@ -74,7 +78,7 @@ impl Steps {
                     self.steps.push(format!("number rows {}", shown(expr)));
                 }
                 let windowed = time_kinds(&window.input).iter().flatten().any(|kind| kind.is_window());
-                self.keep("the rows of each partition that are among the first", windowed, None, output);
+                self.keep("the first rows of each partition", windowed, None, output);
             }
             LogicalPlan::Aggregate(aggregate) => {
                 let keys: Vec<String> = aggregate.group_expr.iter().map(shown).collect();
@@ -82,17 +86,17 @@ impl Steps {
                 let by = if keys.is_empty() { String::new() } else { format!(" by {}", keys.join(", ")) };
                 self.steps.push(if calls.is_empty() { format!("distinct{by}") } else { format!("group{by}: {}", calls.join(", ")) });
                 for expr in &aggregate.aggr_expr {
-                    self.aggregates.push((shown(expr), cost(expr).to_owned()));
+                    self.aggregates.push((shown(expr), cost(expr, revises(&aggregate.input)).to_owned()));
                 }
                 let windowed = time_kinds(plan).iter().flatten().any(|kind| kind.is_window());
                 let session = below(&aggregate.input);
-                let what = if keys.is_empty() { "one group" } else { "a group for each key" };
+                let what = if keys.is_empty() { "one group" } else { "a group a key" };
                 self.keep(what, windowed, session, output);
             }
             LogicalPlan::Distinct(_) => {
                 self.steps.push("distinct".to_owned());
                 let windowed = time_kinds(plan).iter().flatten().any(|kind: &TimeKind| kind.is_window());
-                self.keep("one row for each distinct row", windowed, None, output);
+                self.keep("a row a distinct row", windowed, None, output);
             }
             LogicalPlan::SubqueryAlias(_) => {}
             other => self.steps.push(other.display().to_string()),
@@ -173,20 +177,53 @@ fn is_passed_on(expr: &Expr) -> bool {
 
 /// An expression in SQL's words, without the names of tables.
 fn shown(expr: &Expr) -> String {
-    let text = expr.human_display().to_string();
-    text.replace("count(1)", "count(*)").replace("count(Int64(1))", "count(*)")
+    let bare = expr.clone().transform(|expr| {
+        Ok(match expr {
+            Expr::Column(column) => Transformed::yes(Expr::Column(Column::new_unqualified(column.name))),
+            Expr::ScalarFunction(call) if call.func.name() == "get_field" => match call.args.as_slice() {
+                // `meta['ua']`, as it was written.
+                [from, Expr::Literal(field, _)] => {
+                    Transformed::yes(Expr::Column(Column::new_unqualified(format!("{}['{field}']", shown(from)))))
+                }
+                _ => Transformed::no(Expr::ScalarFunction(call)),
+            },
+            other => Transformed::no(other),
+        })
+    });
+    let expr = bare.map_or_else(|_| expr.clone(), |bare| bare.data);
+    let text = Unparser::new(&Plain).expr_to_sql(&expr).map_or_else(|_| expr.human_display().to_string(), |sql| sql.to_string());
+    text.replace("count(1)", "count(*)")
+}
+
+/// Names are shown as they are, never quoted: the text is for people.
+struct Plain;
+
+impl Dialect for Plain {
+    fn identifier_quote_style(&self, _identifier: &str) -> Option<char> {
+        None
+    }
+}
+
+/// Whether rows of a plan may be replaced or taken back later.
+fn revises(plan: &LogicalPlan) -> bool {
+    match plan {
+        LogicalPlan::Aggregate(_) | LogicalPlan::Distinct(_) | LogicalPlan::Window(_) => true,
+        LogicalPlan::TableScan(scan) => scan.source.downcast_ref::<OutputTable>().is_some_and(|view| view.key.is_some()),
+        other => other.inputs().into_iter().any(revises),
+    }
 }
 
 /// What one group of a call keeps.
-fn cost(expr: &Expr) -> &'static str {
+fn cost(expr: &Expr, revised: bool) -> &'static str {
     match expr {
-        Expr::Alias(alias) => cost(&alias.expr),
+        Expr::Alias(alias) => cost(&alias.expr, revised),
         Expr::AggregateFunction(AggregateFunction { func, params }) => match (func.name(), params.distinct) {
-            ("count" | "sum" | "avg", true) => "every distinct value of a group, exact; approx_distinct would be bounded",
+            ("count" | "sum" | "avg", true) => "every distinct value, exact",
             ("count", false) => "a number",
             ("sum" | "avg" | "mean", false) => "an exact sum and a count",
-            ("min" | "max", _) => "one value; every value where results below may be revised",
-            ("approx_distinct", _) => "a sketch: up to 512 values, then 16 kB; within 3.3 %",
+            ("min" | "max", _) if revised => "every value, since those it reads may be taken back",
+            ("min" | "max", _) => "one value",
+            ("approx_distinct", _) => "a sketch: up to 512 hashes, then 16 kB; within 3.3 %",
             ("approx_percentile_cont", _) => "a histogram: a bucket for each 2 % of the values' range; within 1 %",
             ("bool_and" | "bool_or", _) => "two counts",
             _ => "two exact sums and a count",

@@ -28,11 +28,6 @@ pub fn red(text: &str) -> String {
     paint("1;31", text, colours())
 }
 
-/// `text` in yellow on a terminal.
-pub fn yellow(text: &str) -> String {
-    paint("33", text, colours())
-}
-
 /// `text` in an ANSI style, if `on`.
 pub fn paint(style: &str, text: &str, on: bool) -> String {
     if on { format!("\x1b[{style}m{text}\x1b[0m") } else { text.to_owned() }

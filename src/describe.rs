@@ -15,7 +15,6 @@ use tidemill_pipelines::serve::{Answer, Serve};
 use tidemill_pipelines::sql::sql_name;
 use tokio::runtime::Runtime;
 
-use crate::answers;
 use crate::exit::Out;
 
 /// Tables that no pipeline declares: their schema, name and number of columns.

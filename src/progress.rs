@@ -160,11 +160,6 @@ impl Progress {
         say(&line);
     }
 
-    /// Records read so far.
-    pub fn rows_in(&self) -> u64 {
-        self.inner().shared.as_ref().map_or(0, |shared| shared.rows_in.load(Ordering::Relaxed))
-    }
-
     /// What ails the broker, if anything.
     pub fn trouble(&self) -> Option<String> {
         self.inner().status.as_ref().and_then(|status| status.trouble()).map(|trouble| trouble.text)

@@ -73,7 +73,16 @@ impl Arena {
 impl Groups {
     /// An empty table.
     pub fn new(codec: Arc<KeyCodec>) -> Self {
-        Self { codec, index: HashTable::new(), null: None, hashes: Vec::new(), ints: Vec::new(), texts: Arena::default(), free: Vec::new(), gone: Vec::new() }
+        Self {
+            codec,
+            index: HashTable::new(),
+            null: None,
+            hashes: Vec::new(),
+            ints: Vec::new(),
+            texts: Arena::default(),
+            free: Vec::new(),
+            gone: Vec::new(),
+        }
     }
 
     /// Slots in use and free: columns beside the table are this long.
@@ -132,7 +141,14 @@ impl Groups {
     }
 
     #[inline(always)]
-    fn insert_texts<'a>(&mut self, column: &dyn Array, value: impl Fn(usize) -> &'a [u8], hashes: &[u64], rows: impl Iterator<Item = usize>, slots: &mut Vec<u32>) {
+    fn insert_texts<'a>(
+        &mut self,
+        column: &dyn Array,
+        value: impl Fn(usize) -> &'a [u8],
+        hashes: &[u64],
+        rows: impl Iterator<Item = usize>,
+        slots: &mut Vec<u32>,
+    ) {
         let nulls = column.nulls().filter(|nulls| nulls.null_count() > 0);
         for row in rows {
             let null = nulls.is_some_and(|nulls| nulls.is_null(row));
@@ -145,7 +161,11 @@ impl Groups {
             return slot;
         }
         let slot = self.next_slot(hash);
-        if self.codec.is_int() { self.set_int(slot, 0) } else { self.texts.set(slot, &[]) }
+        if self.codec.is_int() {
+            self.set_int(slot, 0)
+        } else {
+            self.texts.set(slot, &[])
+        }
         self.null = Some(slot);
         slot
     }
@@ -243,7 +263,9 @@ impl Groups {
     /// The keys of `slots` as columns.
     pub fn columns(&self, slots: &[u32]) -> Result<Vec<ArrayRef>> {
         if self.codec.is_int() {
-            Ok(self.codec.decode_ints(slots.iter().map(|slot| if self.null == Some(*slot) { None } else { Some(self.ints[*slot as usize]) })))
+            Ok(self
+                .codec
+                .decode_ints(slots.iter().map(|slot| if self.null == Some(*slot) { None } else { Some(self.ints[*slot as usize]) })))
         } else {
             self.codec.decode_bytes(slots.iter().map(|slot| if self.null == Some(*slot) { None } else { Some(self.texts.get(*slot)) }))
         }
@@ -255,5 +277,37 @@ impl Groups {
             + (self.hashes.capacity() + self.ints.capacity() + self.texts.starts.capacity()) * 8
             + self.texts.bytes.capacity()
             + (self.texts.lengths.capacity() + self.free.capacity()) * 4
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::array::{AsArray, StringArray};
+    use arrow::datatypes::{DataType, Field};
+    use tidemill_engine::hash::hash_columns;
+
+    #[test]
+    fn removed_slots_are_used_again_and_their_bytes_squeezed_out() {
+        let codec = Arc::new(KeyCodec::new(vec![Arc::new(Field::new("k", DataType::Utf8, true))]).expect("a codec"));
+        let mut groups = Groups::new(Arc::clone(&codec));
+        let mut slots = Vec::new();
+        let mut add = |groups: &mut Groups, keys: Vec<Option<String>>| {
+            let column: ArrayRef = Arc::new(StringArray::from(keys));
+            let hashes = hash_columns(std::slice::from_ref(&column), column.len()).expect("hashes");
+            groups.insert(&codec.encode(&[column]).expect("encodes"), &hashes, None, &mut slots);
+            slots.clone()
+        };
+        let key = |n: i32| Some(format!("a key of some length {n}"));
+        let first = add(&mut groups, (0..200).map(key).chain([None]).collect());
+        assert_eq!(first, (0..=200).collect::<Vec<_>>());
+        (0..150).chain([200]).for_each(|slot| groups.remove(slot));
+        assert!(!groups.holds(3) && groups.holds(150) && groups.used() == 50);
+        let second = add(&mut groups, vec![key(160), key(3), None, key(500)]);
+        assert_eq!(groups.len(), 201, "no new slot while old ones are free");
+        let columns = groups.columns(&second).expect("columns");
+        let texts: Vec<Option<String>> = columns[0].as_string::<i32>().iter().map(|text| text.map(str::to_owned)).collect();
+        assert_eq!(texts, vec![key(160), key(3), None, key(500)]);
+        assert_eq!(second[0], 160);
     }
 }

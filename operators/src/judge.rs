@@ -30,7 +30,9 @@ pub struct Entered {
 
 /// Event times as microseconds, or the planner's mistake.
 pub fn event_times(column: &ArrayRef) -> Result<&arrow::array::TimestampMicrosecondArray> {
-    column.as_primitive_opt::<TimestampMicrosecondType>().ok_or_else(|| Error::failed(format!("an event time of type {}", column.data_type())))
+    column
+        .as_primitive_opt::<TimestampMicrosecondType>()
+        .ok_or_else(|| Error::failed(format!("an event time of type {}", column.data_type())))
 }
 
 /// Assigns rows to windows. Remembers times near by, so that most rows need no division.
@@ -126,7 +128,15 @@ impl Judge {
     }
 
     #[cold]
-    fn missed(&self, (first, last): Entry, origin: &Origin, row: usize, time: Micros, watermark: Micros, out: &mut Output) -> Option<Entry> {
+    fn missed(
+        &self,
+        (first, last): Entry,
+        origin: &Origin,
+        row: usize,
+        time: Micros,
+        watermark: Micros,
+        out: &mut Output,
+    ) -> Option<Entry> {
         for k in first..=last {
             let (start, end) = (self.windows.start(k), self.windows.end(k));
             if !is_late(end, self.lateness_us, watermark) {

@@ -6,8 +6,8 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BinaryArray, BinaryBuilder, BinaryViewArray, BinaryViewBuilder, Int64Array, StringArray, StringBuilder, StringViewArray,
-    StringViewBuilder,
+    Array, ArrayRef, AsArray, BinaryArray, BinaryBuilder, BinaryViewArray, BinaryViewBuilder, Int64Array, StringArray, StringBuilder,
+    StringViewArray, StringViewBuilder,
 };
 use arrow::datatypes::{DataType, FieldRef, Int64Type};
 use arrow::row::{RowConverter, Rows as RowBytes, SortField};
@@ -92,7 +92,9 @@ impl KeyCodec {
             Kind::BinaryView => column().and_then(|column| column.as_binary_view_opt()).cloned().map(KeyBatch::BinaryView),
             Kind::Row(converter) => Some(KeyBatch::Row(converter.convert_columns(columns)?)),
         };
-        batch.ok_or_else(|| wrong(&format!("({}) for {}", found.join(", "), self.fields.first().map_or(&DataType::Null, |field| field.data_type()))))
+        batch.ok_or_else(|| {
+            wrong(&format!("({}) for {}", found.join(", "), self.fields.first().map_or(&DataType::Null, |field| field.data_type())))
+        })
     }
 
     /// BIGINT keys as a column.

@@ -198,7 +198,11 @@ impl Pane {
     pub fn take_pending(&mut self, slots: &[u32]) -> Vec<Vec<i64>> {
         let mut columns = Vec::with_capacity(self.pending.len());
         for pending in &mut self.pending {
-            let column: Vec<i64> = if self.waiting == 0 { vec![0; slots.len()] } else { slots.iter().map(|slot| std::mem::take(&mut pending[*slot as usize])).collect() };
+            let column: Vec<i64> = if self.waiting == 0 {
+                vec![0; slots.len()]
+            } else {
+                slots.iter().map(|slot| std::mem::take(&mut pending[*slot as usize])).collect()
+            };
             self.waiting -= column.iter().sum::<i64>();
             columns.push(column);
         }
@@ -219,7 +223,11 @@ impl Pane {
 
     /// Bytes held.
     pub fn bytes(&self) -> usize {
-        self.groups.bytes() + self.states.bytes() + self.pending.iter().map(|pending| pending.capacity() * 8).sum::<usize>() + self.changed.capacity() * 4 + self.marks.capacity()
+        self.groups.bytes()
+            + self.states.bytes()
+            + self.pending.iter().map(|pending| pending.capacity() * 8).sum::<usize>()
+            + self.changed.capacity() * 4
+            + self.marks.capacity()
     }
 }
 
@@ -234,5 +242,8 @@ pub fn pick(column: &ArrayRef, rows: Option<&arrow::array::UInt32Array>) -> Resu
 /// A filter column as booleans.
 pub fn as_filter(column: &ArrayRef) -> Result<BooleanArray> {
     use arrow::array::AsArray;
-    column.as_boolean_opt().cloned().ok_or_else(|| tidemill_engine::error::Error::failed(format!("a FILTER of type {}", column.data_type())))
+    column
+        .as_boolean_opt()
+        .cloned()
+        .ok_or_else(|| tidemill_engine::error::Error::failed(format!("a FILTER of type {}", column.data_type())))
 }

@@ -118,9 +118,14 @@ pub fn random_log(rng: &mut Rng, shape: &LogShape) -> Vec<Record> {
         let behind = if rng.one_in(12) { rng.below(shape.disorder * 6 + 1) } else { rng.below(shape.disorder + 1) } as i64;
         let time = if rng.one_in(40) { None } else { Some(clocks[partition] - behind) };
         let key = if rng.one_in(15) { None } else { Some(rng.below(shape.keys) as i64) };
-        let name = if rng.one_in(15) { None } else { Some(["", "a", "bb", "a string longer than twelve bytes", "ü"][rng.below(5) as usize].to_owned()) };
+        let name = if rng.one_in(15) {
+            None
+        } else {
+            Some(["", "a", "bb", "a string longer than twelve bytes", "ü"][rng.below(5) as usize].to_owned())
+        };
         let value = if rng.one_in(8) { None } else { Some(rng.below(9) as i64 - 4) };
-        let mut record = Record { partition: partition as i32, offset: offsets[partition], key, name, time, value, watermark: watermarks[partition] };
+        let mut record =
+            Record { partition: partition as i32, offset: offsets[partition], key, name, time, value, watermark: watermarks[partition] };
         if let Some(twin) = log.iter().rev().take(3).find(|other| other.partition == partition as i32).filter(|_| rng.one_in(10)) {
             record = Record { offset: record.offset, watermark: record.watermark, ..twin.clone() };
         }
@@ -136,7 +141,13 @@ pub fn random_log(rng: &mut Rng, shape: &LogShape) -> Vec<Record> {
 /// The watermark over all partitions after `read` records of the log.
 pub fn watermark_after(read: &[Record], partitions: i32, delay: i64) -> Option<i64> {
     (0..partitions)
-        .map(|partition| read.iter().filter(|record| record.partition == partition).filter_map(|record| record.time).max().map_or(i64::MIN, |time| time.saturating_sub(delay)))
+        .map(|partition| {
+            read.iter()
+                .filter(|record| record.partition == partition)
+                .filter_map(|record| record.time)
+                .max()
+                .map_or(i64::MIN, |time| time.saturating_sub(delay))
+        })
         .min()
 }
 
@@ -207,7 +218,8 @@ pub fn split(rows: &Rows, workers: usize) -> Vec<Rows> {
     let hashes = rows.hashes.clone().expect("rows to exchange have hashes");
     (0..workers)
         .map(|worker| {
-            let mine: UInt32Array = (0..rows.len() as u32).filter(|row| owner(key_group(hashes[*row as usize]), workers) == worker).collect();
+            let mine: UInt32Array =
+                (0..rows.len() as u32).filter(|row| owner(key_group(hashes[*row as usize]), workers) == worker).collect();
             rows.take(&mine).expect("takes")
         })
         .collect()
@@ -362,7 +374,12 @@ impl<'a> Cluster<'a> {
 fn balance(cluster: &Cluster, collected: &Collected, read: usize, at: &str) {
     let now = cluster.counts();
     let sum = totals([&now, &collected.before].into_iter());
-    assert_eq!(read as i64, collected.out + sum.late + sum.filtered + sum.held, "tokens in = out + settled + held {at}: {sum:?} out {}", collected.out);
+    assert_eq!(
+        read as i64,
+        collected.out + sum.late + sum.filtered + sum.held,
+        "tokens in = out + settled + held {at}: {sum:?} out {}",
+        collected.out
+    );
     assert!(sum.held >= 0 && sum.late >= 0 && sum.filtered >= 0, "{at}: {sum:?}");
 }
 
@@ -403,7 +420,9 @@ pub fn drive(subject: &Subject<'_>, seed: u64) {
             store.cut(&mut cluster.finals);
         }
         if !ended && (subject.publishes == Publishes::AtWatermark || cut) {
-            let (results, late) = (subject.model)(&log[..read], &|end| subject.publishes == Publishes::EachEpoch || watermark.is_some_and(|watermark| end <= watermark));
+            let (results, late) = (subject.model)(&log[..read], &|end| {
+                subject.publishes == Publishes::EachEpoch || watermark.is_some_and(|watermark| end <= watermark)
+            });
             assert_eq!(collected.net, results, "{at}");
             assert_eq!(collected.late.iter().copied().collect::<BTreeSet<_>>(), late, "{at}");
         }
@@ -497,14 +516,17 @@ impl Operator for Chain {
     }
 
     fn scalars(&self) -> Scalars {
-        let prefixed = |(at, (operator, _)): (usize, &(Box<dyn Operator>, Output))| operator.scalars().into_iter().map(move |(name, value)| (format!("{at}.{name}"), value));
+        let prefixed = |(at, (operator, _)): (usize, &(Box<dyn Operator>, Output))| {
+            operator.scalars().into_iter().map(move |(name, value)| (format!("{at}.{name}"), value))
+        };
         self.0.iter().enumerate().flat_map(prefixed).collect()
     }
 
     fn load_scalars(&mut self, scalars: &Scalars) {
         for (at, (operator, _)) in self.0.iter_mut().enumerate() {
             let prefix = format!("{at}.");
-            operator.load_scalars(&scalars.iter().filter_map(|(name, value)| Some((name.strip_prefix(&prefix)?.to_owned(), *value))).collect());
+            operator
+                .load_scalars(&scalars.iter().filter_map(|(name, value)| Some((name.strip_prefix(&prefix)?.to_owned(), *value))).collect());
         }
     }
 }

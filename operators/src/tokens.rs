@@ -23,7 +23,10 @@ pub fn settle_row(counts: &mut NodeCounts, fate: Fate, tokens: &Tokens, row: usi
 
 /// Where a source's tokens are kept: its place in an operator's list of sources.
 pub fn place(sources: &[SourceId], source: SourceId) -> Result<usize> {
-    sources.iter().position(|each| *each == source).ok_or_else(|| Error::failed(format!("rows of source {source} reached an operator that was not planned for it")))
+    sources
+        .iter()
+        .position(|each| *each == source)
+        .ok_or_else(|| Error::failed(format!("rows of source {source} reached an operator that was not planned for it")))
 }
 
 /// Tokens of rows to emit, one column a source of `sources`; they are no longer held.

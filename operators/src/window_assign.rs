@@ -43,7 +43,8 @@ impl Operator for WindowAssign {
     }
 
     fn on_rows(&mut self, _port: usize, rows: Rows, out: &mut Output) -> Result<()> {
-        let times = rows.batch.columns().get(self.time).ok_or_else(|| Error::failed("a window over a column that its input does not have"))?;
+        let times =
+            rows.batch.columns().get(self.time).ok_or_else(|| Error::failed("a window over a column that its input does not have"))?;
         let entered = self.judge.assign(&rows, times, out)?;
         let all = || 0..rows.len() as u32;
         let mut windows = vec![None; rows.len()];

@@ -61,7 +61,11 @@ impl Windows {
         let first = (time - self.offset - self.size).div_euclid(self.slide) + 1;
         let from = self.start(last).max(self.end(first - 1));
         let to = self.start(last + 1).min(self.end(first));
-        if first > last { Covering { windows: None, from: self.end(last), to: self.start(first) } } else { Covering { windows: Some((first, last)), from, to } }
+        if first > last {
+            Covering { windows: None, from: self.end(last), to: self.start(first) }
+        } else {
+            Covering { windows: Some((first, last)), from, to }
+        }
     }
 
     /// The last window that ends at or before `watermark`.

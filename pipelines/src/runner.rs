@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tidemill_connectors::delta::DeltaPublisher;
-use tidemill_engine::epoch::coordinator::{EpochOptions, Published, Publisher, manifest_path};
-use tidemill_engine::epoch::manifest::{Manifest, TableEntry};
+use tidemill_engine::epoch::coordinator::{EpochOptions, manifest_path};
+use tidemill_engine::epoch::manifest::Manifest;
 use tidemill_engine::epoch::recover::{Identity, check_plan, create, newest};
 use tidemill_engine::epoch::store::{LocalStore, Store};
 use tidemill_engine::error::{Error, Result};
@@ -149,7 +149,7 @@ pub fn run(pipeline: &Pipeline, options: &Options, shared: &Arc<Shared>, watch: 
             manifest
         }
     };
-    let publisher = Cold(DeltaPublisher::new(&folder, &manifest.uuid, true)?);
+    let publisher = DeltaPublisher::new(&folder, &manifest.uuid, true)?;
     workers_options.bounded = options.bounded;
     workers_options.read.idle = !options.bounded || options.set.iter().any(|(key, _)| key == "idle_after");
     watch.started(shared, &connections);
@@ -239,14 +239,4 @@ fn settings(options: &Options) -> Result<(WorkerOptions, EpochOptions)> {
 /// `--set idle_after`, which overrides every source's own.
 pub fn idle_after_us(options: &Options) -> Option<i64> {
     options.set.iter().rev().find(|(key, _)| key == "idle_after").and_then(|(_, value)| sql::parse_duration(value).ok())
-}
-
-/// The Delta connector as the engine sees it.
-struct Cold(DeltaPublisher);
-
-impl Publisher for Cold {
-    fn publish(&mut self, table: &TableEntry, to: u64, changes: &[(u64, arrow::array::RecordBatch)]) -> Result<Published> {
-        let published = self.0.publish(table, to, changes)?;
-        Ok(Published { version: published.version, log_version: published.log_version })
-    }
 }

@@ -345,7 +345,7 @@ impl Coordinator {
             let published = publisher.publish(table, epoch, changes)?;
             any = true;
             table.version = Some(published.version);
-            table.log_version = published.log_version.or(table.log_version);
+            table.log_version = published.log_version;
             table.covered = epoch;
             table.hot.clear();
             changes.clear();

@@ -23,7 +23,11 @@ fn sessions(case: &Case) -> Arc<Sessions> {
     let input = log_schema();
     let calls = FUNCTIONS.map(|function| {
         let argument = (function != Function::CountStar).then_some(3);
-        Call { spec: Spec { function, input: argument.map(|_| DataType::Int64), output: DataType::Int64, retracts: false }, argument, filter: None }
+        Call {
+            spec: Spec { function, input: argument.map(|_| DataType::Int64), output: DataType::Int64, retracts: false },
+            argument,
+            filter: None,
+        }
     });
     let mut fields: Vec<Field> = case.keys.iter().map(|key| input.field(*key).clone()).collect();
     fields.extend(["window_start", "window_end"].map(|name| Field::new(name, timestamp(), false)));
@@ -62,7 +66,14 @@ fn model(case: &Case, log: &[Record], published: &dyn Fn(i64) -> bool) -> (Resul
                 let values: Vec<i64> = session.iter().filter_map(|row| row.1).collect();
                 let sum = (!values.is_empty()).then(|| values.iter().sum::<i64>());
                 let mut line = key.clone();
-                line.extend([start.to_string(), end.to_string(), session.len().to_string(), text(sum), text(values.iter().min()), text(values.iter().max())]);
+                line.extend([
+                    start.to_string(),
+                    end.to_string(),
+                    session.len().to_string(),
+                    text(sum),
+                    text(values.iter().min()),
+                    text(values.iter().max()),
+                ]);
                 results.insert(line.join("|"), 1);
             }
         }
@@ -85,7 +96,10 @@ fn any_run_equals_the_model() {
                                 let input = if workers == 1 { Input::Raw } else { Input::Partials };
                                 let partial = || Box::new(Partial::new(Arc::clone(&plan)).expect("a partial")) as Box<dyn Operator>;
                                 let last = || Box::new(Final::new(Arc::clone(&plan), input).expect("a final")) as Box<dyn Operator>;
-                                ((0..if workers == 1 { 0 } else { workers }).map(|_| partial()).collect(), (0..workers).map(|_| last()).collect())
+                                (
+                                    (0..if workers == 1 { 0 } else { workers }).map(|_| partial()).collect(),
+                                    (0..workers).map(|_| last()).collect(),
+                                )
                             },
                             workers: &[1, 2, 3, 4],
                             holds_none: true,

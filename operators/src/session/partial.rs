@@ -59,7 +59,8 @@ impl Operator for Partial {
         let mut columns = store.groups.columns(&keys)?;
         columns.extend([starts, lasts, of(&store.states.live)].map(|column| Arc::new(Int64Array::from(column)) as ArrayRef));
         columns.extend(store.states.partials(&slots)?);
-        let tokens = self.maker.plan.sources.iter().zip(&store.pending).map(|(source, pending)| (*source, Arc::from(of(pending)))).collect();
+        let tokens =
+            self.maker.plan.sources.iter().zip(&store.pending).map(|(source, pending)| (*source, Arc::from(of(pending)))).collect();
         let mut rows = Rows::derived(RecordBatch::try_new(Arc::clone(&self.schema), columns)?, None, Tokens::Counts(tokens));
         rows.hashes = Some(keys.iter().map(|key| store.groups.hash(*key)).collect());
         out.emit(rows);

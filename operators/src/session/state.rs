@@ -49,7 +49,8 @@ impl Final {
         let mut deletes = Vec::new();
         if let Some((groups, rows)) = self.deleted.take().filter(|_| !full) {
             let (slots, starts): (Vec<u32>, Vec<i64>) = rows.into_iter().unzip();
-            let mut columns: Vec<ArrayRef> = vec![Arc::new(Int64Array::from_iter_values(slots.iter().map(|slot| groups.hash(*slot) as i64)))];
+            let mut columns: Vec<ArrayRef> =
+                vec![Arc::new(Int64Array::from_iter_values(slots.iter().map(|slot| groups.hash(*slot) as i64)))];
             columns.extend(groups.columns(&slots)?);
             columns.push(Arc::new(Int64Array::from(starts)));
             deletes.push(RecordBatch::try_new(table.key_schema(), columns)?);
@@ -59,8 +60,10 @@ impl Final {
 
     fn encode(&self, table: &TableSpec, spans: &[(u32, Span)]) -> Result<RecordBatch> {
         let (keys, slots): (Vec<u32>, Vec<u32>) = spans.iter().map(|(key, span)| (*key, span.slot)).unzip();
-        let ints = |value: &dyn Fn(&Span) -> i64| Arc::new(Int64Array::from_iter_values(spans.iter().map(|(_, span)| value(span)))) as ArrayRef;
-        let mut columns: Vec<ArrayRef> = vec![Arc::new(Int64Array::from_iter_values(keys.iter().map(|key| self.store.groups.hash(*key) as i64)))];
+        let ints =
+            |value: &dyn Fn(&Span) -> i64| Arc::new(Int64Array::from_iter_values(spans.iter().map(|(_, span)| value(span)))) as ArrayRef;
+        let mut columns: Vec<ArrayRef> =
+            vec![Arc::new(Int64Array::from_iter_values(keys.iter().map(|key| self.store.groups.hash(*key) as i64)))];
         columns.extend(self.store.groups.columns(&keys)?);
         columns.extend([ints(&|span| span.start), ints(&|span| span.last)]);
         columns.push(Arc::new(BooleanArray::from_iter(slots.iter().map(|slot| Some(self.infos[*slot as usize].published)))));
@@ -76,7 +79,9 @@ impl Final {
         let sources = self.maker.plan.sources.len();
         let wrong = || Error::failed("a stored session has a wrong column");
         let column = |at: usize| rows.columns().get(at).cloned().ok_or_else(wrong);
-        let int = |at: usize| -> Result<ScalarBuffer<i64>> { column(at)?.as_primitive_opt::<Int64Type>().map(|column| column.values().clone()).ok_or_else(wrong) };
+        let int = |at: usize| -> Result<ScalarBuffer<i64>> {
+            column(at)?.as_primitive_opt::<Int64Type>().map(|column| column.values().clone()).ok_or_else(wrong)
+        };
         let hashes: Vec<u64> = int(0)?.iter().map(|hash| *hash as u64).collect();
         let key_columns = (1..=keys).map(column).collect::<Result<Vec<_>>>()?;
         let (starts, lasts, live) = (int(keys + 1)?, int(keys + 2)?, int(keys + 4)?);

@@ -121,11 +121,12 @@ impl Store {
     /// The session of key slot `key` that a row (or a span of rows) at `start..=last` joins.
     #[inline]
     pub(super) fn join(&mut self, key: u32, start: Micros, last: Micros) -> u32 {
-        if let Some(span) = self.lists[key as usize].as_mut_slice().last_mut() {
-            if start >= span.start && start <= span.last.saturating_add(self.gap) {
-                span.last = span.last.max(last);
-                return span.slot;
-            }
+        if let Some(span) = self.lists[key as usize].as_mut_slice().last_mut()
+            && start >= span.start
+            && start <= span.last.saturating_add(self.gap)
+        {
+            span.last = span.last.max(last);
+            return span.slot;
         }
         self.join_elsewhere(key, start, last)
     }
@@ -180,7 +181,10 @@ impl Store {
 
     /// Bytes held.
     pub(super) fn bytes(&self) -> usize {
-        self.groups.bytes() + self.states.bytes() + self.lists.capacity() * size_of::<Spans>() + self.pending.iter().map(|each| each.capacity() * 8).sum::<usize>()
+        self.groups.bytes()
+            + self.states.bytes()
+            + self.lists.capacity() * size_of::<Spans>()
+            + self.pending.iter().map(|each| each.capacity() * 8).sum::<usize>()
     }
 }
 

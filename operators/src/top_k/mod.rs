@@ -83,13 +83,17 @@ pub struct TopK {
     /// Tokens of rows retracted in this tick, by group and identity.
     orphans: HashMap<(u32, Box<[u8]>), Vec<i64>>,
     /// State rows to write (`Some`) or delete, by hash and table key.
-    changed: BTreeMap<(u64, Box<[u8]>), Option<(u32, Arc<Key>)>>,
+    changed: BTreeMap<RowName, Option<Kept>>,
     closed: Micros,
     published_to: Micros,
     expired_below: Option<Micros>,
     restored: bool,
 }
 
+/// Key hash and table key of a state row.
+type RowName = (u64, Box<[u8]>);
+/// A kept row and its group.
+type Kept = (u32, Arc<Key>);
 /// The columns that name source rows: source, partition, offset.
 type Names = [ArrayRef; 3];
 
@@ -169,7 +173,8 @@ impl TopK {
         self.partitions.resize_with(self.groups.len().max(self.partitions.len()), Partition::default);
         if let Some(index) = self.plan.window_end {
             let column = columns.get(index).ok_or_else(|| no_column(index))?;
-            let ends = column.as_primitive_opt::<TimestampMicrosecondType>().ok_or_else(|| Error::failed("a window's end is no timestamp"))?;
+            let ends =
+                column.as_primitive_opt::<TimestampMicrosecondType>().ok_or_else(|| Error::failed("a window's end is no timestamp"))?;
             for (row, slot) in slots.iter().enumerate() {
                 let partition = &mut self.partitions[*slot as usize];
                 if partition.entries.is_empty() && !partition.touched {
@@ -204,7 +209,8 @@ impl TopK {
             }
         }
         let at = UInt32Array::from(kept.clone());
-        let pick = |columns: &[ArrayRef]| columns.iter().map(|column| Ok(arrow::compute::take(column, &at, None)?)).collect::<Result<Vec<_>>>();
+        let pick =
+            |columns: &[ArrayRef]| columns.iter().map(|column| Ok(arrow::compute::take(column, &at, None)?)).collect::<Result<Vec<_>>>();
         let (columns, names) = (pick(&columns)?, pick(&names)?);
         let names: Names = names.try_into().map_err(|_| Error::failed("three columns name a row"))?;
         let (ids, contents) = (self.ids(&columns, &names)?, self.row.convert_columns(&columns)?);
@@ -221,7 +227,9 @@ impl TopK {
     /// Over an input that only appends, a row behind the k-th never counts.
     fn beaten(&self, slot: u32, sort: &[u8]) -> bool {
         let partition = &self.partitions[slot as usize];
-        !self.plan.retracts && partition.rows >= self.plan.k as i64 && partition.entries.last_key_value().is_some_and(|(last, _)| *last.sort < *sort)
+        !self.plan.retracts
+            && partition.rows >= self.plan.k as i64
+            && partition.entries.last_key_value().is_some_and(|(last, _)| *last.sort < *sort)
     }
 
     /// A row comes (`weight` > 0) or goes.
@@ -233,10 +241,11 @@ impl TopK {
             self.touched.push(slot);
         }
         partition.rows += weight;
-        if weight > 0 && self.plan.retracts {
-            if let Some(orphans) = self.orphans.remove(&(slot, key.id.clone())) {
-                tokens.iter_mut().zip(orphans).for_each(|(tokens, more)| *tokens += more);
-            }
+        if weight > 0
+            && self.plan.retracts
+            && let Some(orphans) = self.orphans.remove(&(slot, key.id.clone()))
+        {
+            tokens.iter_mut().zip(orphans).for_each(|(tokens, more)| *tokens += more);
         }
         let entry = partition.entries.entry(Arc::clone(&key)).or_default();
         entry.count += weight;
@@ -343,7 +352,8 @@ impl TopK {
 
     fn drop_expired(&mut self, watermark: Micros, out: &mut Output) {
         self.expired_below = self.expired_below.max(Some(watermark));
-        while let Some((end, slot)) = self.ends.first().copied().filter(|(end, _)| end.saturating_add(self.plan.retention_us) <= watermark) {
+        while let Some((end, slot)) = self.ends.first().copied().filter(|(end, _)| end.saturating_add(self.plan.retention_us) <= watermark)
+        {
             self.ends.remove(&(end, slot));
             let partition = std::mem::take(&mut self.partitions[slot as usize]);
             for entry in partition.entries.values() {

@@ -80,9 +80,27 @@ fn ranking(case: &Case) -> Ranking {
 fn by_value(options: SortOptions, left: Option<i64>, right: Option<i64>) -> Ordering {
     match (left, right) {
         (None, None) => Ordering::Equal,
-        (None, _) => if options.nulls_first { Ordering::Less } else { Ordering::Greater },
-        (_, None) => if options.nulls_first { Ordering::Greater } else { Ordering::Less },
-        (left, right) => if options.descending { right.cmp(&left) } else { left.cmp(&right) },
+        (None, _) => {
+            if options.nulls_first {
+                Ordering::Less
+            } else {
+                Ordering::Greater
+            }
+        }
+        (_, None) => {
+            if options.nulls_first {
+                Ordering::Greater
+            } else {
+                Ordering::Less
+            }
+        }
+        (left, right) => {
+            if options.descending {
+                right.cmp(&left)
+            } else {
+                left.cmp(&right)
+            }
+        }
     }
 }
 
@@ -104,7 +122,9 @@ fn model(case: &Case, log: &[Record], published: &dyn Fn(i64) -> bool) -> (Resul
     }
     let mut results = Results::new();
     for ((_, k), mut rows) in partitions {
-        rows.sort_by(|left, right| by_value(case.order, left.value, right.value).then((left.partition, left.offset).cmp(&(right.partition, right.offset))));
+        rows.sort_by(|left, right| {
+            by_value(case.order, left.value, right.value).then((left.partition, left.offset).cmp(&(right.partition, right.offset)))
+        });
         for (rank, row) in (1..).zip(rows.into_iter().take(case.k)) {
             let name = row.name.as_ref().map_or("NULL".into(), |name| format!("{name:?}"));
             let mut line = vec![text(row.key), name, text(row.time), text(row.value)];
@@ -163,7 +183,12 @@ struct Ranked {
 impl Ranked {
     fn operators(&self) -> Box<dyn Operator> {
         let name = |name: &str, kind: DataType| Field::new(name, kind, true);
-        let fields = vec![name("key", DataType::Int64), name("window_start", timestamp()), name("window_end", timestamp()), name("n", DataType::Int64)];
+        let fields = vec![
+            name("key", DataType::Int64),
+            name("window_start", timestamp()),
+            name("window_end", timestamp()),
+            name("n", DataType::Int64),
+        ];
         let counts: SchemaRef = Arc::new(Schema::new(fields));
         let spec = Spec { function: Function::CountStar, input: None, output: DataType::Int64, retracts: false };
         let aggregation = Aggregation {

@@ -13,7 +13,7 @@ use tidemill_engine::error::{Error, Result};
 use tidemill_engine::state::{Changes, TableSpec};
 
 use super::partition::{Entry, Key};
-use super::{Names, TopK};
+use super::{Kept, Names, RowName, TopK};
 
 /// Scalar: the greatest watermark that closed windows.
 pub(super) const CLOSED: &str = "closed";
@@ -26,7 +26,11 @@ impl TopK {
     pub(super) fn table(&self) -> TableSpec {
         let fields = self.plan.input.fields();
         let named = |prefix: &str, which: &[usize]| -> Vec<Field> {
-            which.iter().filter_map(|index| fields.get(*index)).map(|field| Field::new(format!("{prefix}{}", field.name()), field.data_type().clone(), true)).collect()
+            which
+                .iter()
+                .filter_map(|index| fields.get(*index))
+                .map(|field| Field::new(format!("{prefix}{}", field.name()), field.data_type().clone(), true))
+                .collect()
         };
         let mut keys = named("key_", &self.plan.partition);
         keys.extend(["source", "partition", "offset"].map(|name| Field::new(name, DataType::Int64, true)));
@@ -38,7 +42,7 @@ impl TopK {
     }
 
     pub(super) fn changes_since(&mut self, full: bool) -> Result<Changes> {
-        let (mut rows, mut gone): (Vec<(u32, Arc<Key>)>, Vec<(u64, Box<[u8]>)>) = (Vec::new(), Vec::new());
+        let (mut rows, mut gone): (Vec<Kept>, Vec<RowName>) = (Vec::new(), Vec::new());
         for ((hash, id), change) in std::mem::take(&mut self.changed) {
             match change {
                 Some(row) => rows.push(row),
@@ -47,7 +51,10 @@ impl TopK {
         }
         if full {
             gone.clear();
-            rows = (0..).zip(&self.partitions).flat_map(|(slot, partition)| partition.entries.keys().map(move |key| (slot, Arc::clone(key)))).collect();
+            rows = (0..)
+                .zip(&self.partitions)
+                .flat_map(|(slot, partition)| partition.entries.keys().map(move |key| (slot, Arc::clone(key))))
+                .collect();
         }
         let table = self.table();
         let upserts = rows.chunks(ROWS_PER_BATCH).map(|rows| self.encode(&table, rows)).collect::<Result<Vec<_>>>()?;
@@ -62,8 +69,9 @@ impl TopK {
         Ok(Changes { upserts, deletes, expired_below, full })
     }
 
-    fn encode(&self, table: &TableSpec, rows: &[(u32, Arc<Key>)]) -> Result<RecordBatch> {
-        let entries: Vec<Entry> = rows.iter().map(|(slot, key)| self.partitions[*slot as usize].entries.get(key).cloned().unwrap_or_default()).collect();
+    fn encode(&self, table: &TableSpec, rows: &[Kept]) -> Result<RecordBatch> {
+        let entries: Vec<Entry> =
+            rows.iter().map(|(slot, key)| self.partitions[*slot as usize].entries.get(key).cloned().unwrap_or_default()).collect();
         let ints = |values: &mut dyn Iterator<Item = i64>| Arc::new(Int64Array::from_iter_values(values)) as ArrayRef;
         let mut columns = vec![ints(&mut rows.iter().map(|(slot, _)| self.groups.hash(*slot) as i64))];
         let (ids, contents) = (self.id.parser(), self.row.parser());
@@ -85,13 +93,18 @@ impl TopK {
         let wrong = || Error::failed("a stored ranking has a wrong column");
         let columns = rows.columns();
         let int = |at: usize| -> Result<ScalarBuffer<i64>> {
-            columns.get(at).and_then(|column| column.as_primitive_opt::<Int64Type>()).map(|column| column.values().clone()).ok_or_else(wrong)
+            columns
+                .get(at)
+                .and_then(|column| column.as_primitive_opt::<Int64Type>())
+                .map(|column| column.values().clone())
+                .ok_or_else(wrong)
         };
         let partition = self.plan.partition.len();
         let first = 1 + partition + 3 + self.plan.identity.len();
         let count_at = first + self.plan.input.fields().len();
         let input = columns.get(first..count_at).ok_or_else(wrong)?;
-        let names: Names = columns.get(1 + partition..1 + partition + 3).and_then(|names| names.to_vec().try_into().ok()).ok_or_else(wrong)?;
+        let names: Names =
+            columns.get(1 + partition..1 + partition + 3).and_then(|names| names.to_vec().try_into().ok()).ok_or_else(wrong)?;
         let hashes: Vec<u64> = int(0)?.iter().map(|hash| *hash as u64).collect();
         let counts = int(count_at)?;
         let tokens = (0..self.plan.sources.len()).map(|place| int(count_at + 1 + place)).collect::<Result<Vec<_>>>()?;

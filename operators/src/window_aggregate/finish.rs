@@ -59,6 +59,26 @@ pub struct Final {
     slots: Vec<u32>,
 }
 
+/// What results are emitted as.
+pub(super) struct Publication {
+    /// Their window, if there are windows.
+    k: i64,
+    weight: i64,
+    tokens: Tokens,
+}
+
+impl Publication {
+    /// Results of window `k`, with the tokens of the rows they read.
+    pub(super) fn insert(k: i64, tokens: Tokens) -> Self {
+        Self { k, weight: 1, tokens }
+    }
+
+    /// Results of window `k` that no longer hold.
+    pub(super) fn retract(k: i64) -> Self {
+        Self { k, weight: -1, tokens: Tokens::none() }
+    }
+}
+
 impl Final {
     /// The keeping half of `aggregation`, or all of it if `input` is raw rows.
     pub fn new(aggregation: Arc<Aggregation>, input: Input) -> Result<Self> {
@@ -134,7 +154,9 @@ impl Final {
         let keys = self.aggregation.keys.len();
         let int = |at: usize| {
             let column = rows.batch.columns().get(keys + at).and_then(|column| column.as_primitive_opt::<arrow::datatypes::Int64Type>());
-            column.map(|column| column.values().clone()).ok_or_else(|| Error::failed("rows that are no partial aggregates reached an aggregate"))
+            column
+                .map(|column| column.values().clone())
+                .ok_or_else(|| Error::failed("rows that are no partial aggregates reached an aggregate"))
         };
         let (enter, last, live) = (int(0)?, int(1)?, int(2)?);
         let mut lists: Vec<(Entry, Vec<u32>)> = Vec::new();
@@ -153,13 +175,15 @@ impl Final {
         let one = lists.len() == 1;
         let entered = lists.into_iter().map(|(entry, rows)| Entered { entry, rows: if one { None } else { Some(rows) } }).collect();
         let columns = rows.batch.columns();
-        let (key_columns, states) = (columns.iter().take(keys).cloned().collect::<Vec<_>>(), columns.iter().skip(keys + 3).cloned().collect());
+        let (key_columns, states) =
+            (columns.iter().take(keys).cloned().collect::<Vec<_>>(), columns.iter().skip(keys + 3).cloned().collect());
         let batch = Batch::new(&self.maker.codec, &key_columns, Some(Arc::from(live.as_ref())), Values::States(states), rows)?;
         Ok((batch, entered))
     }
 
-    /// Emits results of `slots`, for window `k` if there are windows.
-    pub(super) fn emit(&self, groups: &Groups, states: &States, slots: &[u32], k: i64, weight: i64, tokens: Tokens, out: &mut Output) -> Result<()> {
+    /// Emits the results of `slots`.
+    pub(super) fn emit(&self, groups: &Groups, states: &States, slots: &[u32], what: Publication, out: &mut Output) -> Result<()> {
+        let Publication { k, weight, tokens } = what;
         if slots.is_empty() {
             return Ok(());
         }
@@ -211,7 +235,7 @@ impl Final {
         }
         let tokens = hand_on(&mut out.counts, &self.maker.sources, tokens);
         if let Some(pane) = self.panes.get(&(k, k)) {
-            self.emit(&pane.groups, &pane.states, &slots, k, 1, tokens, out)?;
+            self.emit(&pane.groups, &pane.states, &slots, Publication::insert(k, tokens), out)?;
         }
         Ok(slots.len())
     }

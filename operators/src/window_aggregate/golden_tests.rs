@@ -90,8 +90,8 @@ fn a_tumble_closes_is_repaired_and_reports_what_is_late() {
          < + 7|0|10|3 tokens 1
          > row 26 9
          > row 9 7
-         > tick
          < late 9 for 0
+         > tick
          < + 8|10|20|1 tokens 1
          < + 7|10|20|1 tokens 1",
     );
@@ -170,4 +170,23 @@ fn without_windows_changes_go_out_each_epoch() {
          < - 7|2 tokens 0
          < + 7|3 tokens 1",
     );
+}
+
+#[test]
+fn at_the_row_limit_windows_wait_and_hold_the_watermark_back() {
+    let mut aggregation = Arc::unwrap_or_clone(aggregation(Windows::tumble(10, 0).ok(), 0, Emit::Final));
+    aggregation.rows_per_tick_max = 2;
+    let mut operator = Final::new(Arc::new(aggregation), Input::Raw).expect("an aggregate");
+    let mut out = Output::default();
+    let record =
+        |time, key| Record { partition: 0, offset: time, key: Some(key), name: None, time: Some(time), value: None, watermark: i64::MIN };
+    operator
+        .on_rows(0, source_rows(&[record(1, 1), record(2, 2), record(11, 1), record(12, 2), record(21, 1)]), &mut out)
+        .expect("takes rows");
+    let mut seen = Vec::new();
+    for _ in 0..3 {
+        operator.on_tick(Some(100), &mut out).expect("ticks");
+        seen.push((show(&mut out).len(), out.watermark));
+    }
+    assert_eq!(seen, [(2, Some(19)), (2, Some(29)), (1, Some(100))]);
 }

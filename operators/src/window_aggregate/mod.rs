@@ -117,7 +117,9 @@ impl Aggregation {
         let mut fields = Vec::new();
         for (number, call) in self.calls.iter().enumerate() {
             let types = accumulator(&call.spec)?.state_types();
-            fields.extend(types.into_iter().map(|(name, kind)| Field::new(format!("{}_{number}_{name}", call.spec.function.name()), kind, true)));
+            fields.extend(
+                types.into_iter().map(|(name, kind)| Field::new(format!("{}_{number}_{name}", call.spec.function.name()), kind, true)),
+            );
         }
         Ok(fields)
     }

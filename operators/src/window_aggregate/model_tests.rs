@@ -25,7 +25,8 @@ fn aggregation(case: &Case) -> Arc<Aggregation> {
         .iter()
         .map(|function| {
             let argument = (*function != Function::CountStar).then_some(3);
-            let spec = Spec { function: function.clone(), input: argument.map(|_| DataType::Int64), output: DataType::Int64, retracts: false };
+            let spec =
+                Spec { function: function.clone(), input: argument.map(|_| DataType::Int64), output: DataType::Int64, retracts: false };
             Call { spec, argument, filter: None }
         })
         .collect();
@@ -53,7 +54,11 @@ fn model(case: &Case, log: &[Record], published: &dyn Fn(i64) -> bool) -> (Resul
     let mut groups: BTreeMap<Vec<String>, (i64, Vec<i64>)> = BTreeMap::new();
     let mut late = Late::new();
     for record in log {
-        let keys: Vec<String> = case.keys.iter().map(|key| if *key == 0 { text(record.key) } else { record.name.as_ref().map_or("NULL".into(), |name| format!("{name:?}")) }).collect();
+        let keys: Vec<String> = case
+            .keys
+            .iter()
+            .map(|key| if *key == 0 { text(record.key) } else { record.name.as_ref().map_or("NULL".into(), |name| format!("{name:?}")) })
+            .collect();
         let mut enter = |group: Vec<String>| {
             let group = groups.entry(group).or_default();
             group.0 += 1;
@@ -90,19 +95,22 @@ fn model(case: &Case, log: &[Record], published: &dyn Fn(i64) -> bool) -> (Resul
 
 fn run(case: &Case, seed: u64) {
     let aggregation = aggregation(case);
-    drive(&Subject {
-        name: &format!("{case:?}"),
-        make: &|workers| {
-            let input = if workers == 1 { Input::Raw } else { Input::Partials };
-            let partial = || Box::new(Partial::new(Arc::clone(&aggregation)).expect("a partial")) as Box<dyn Operator>;
-            let last = || Box::new(Final::new(Arc::clone(&aggregation), input).expect("a final")) as Box<dyn Operator>;
-            ((0..if workers == 1 { 0 } else { workers }).map(|_| partial()).collect(), (0..workers).map(|_| last()).collect())
+    drive(
+        &Subject {
+            name: &format!("{case:?}"),
+            make: &|workers| {
+                let input = if workers == 1 { Input::Raw } else { Input::Partials };
+                let partial = || Box::new(Partial::new(Arc::clone(&aggregation)).expect("a partial")) as Box<dyn Operator>;
+                let last = || Box::new(Final::new(Arc::clone(&aggregation), input).expect("a final")) as Box<dyn Operator>;
+                ((0..if workers == 1 { 0 } else { workers }).map(|_| partial()).collect(), (0..workers).map(|_| last()).collect())
+            },
+            workers: &[1, 2, 3, 4],
+            holds_none: true,
+            publishes: if case.emit == Emit::Changes { Publishes::EachEpoch } else { Publishes::AtWatermark },
+            model: &|log, published| model(case, log, published),
         },
-        workers: &[1, 2, 3, 4],
-        holds_none: true,
-        publishes: if case.emit == Emit::Changes { Publishes::EachEpoch } else { Publishes::AtWatermark },
-        model: &|log, published| model(case, log, published),
-    }, seed);
+        seed,
+    );
 }
 
 fn cases() -> Vec<Case> {

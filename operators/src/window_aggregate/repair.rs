@@ -8,9 +8,8 @@ use std::collections::BTreeMap;
 use tidemill_engine::account::Fate;
 use tidemill_engine::error::Result;
 use tidemill_engine::operator::Output;
-use tidemill_engine::rows::Tokens;
 
-use super::finish::Final;
+use super::finish::{Final, Publication};
 use super::running::Slice;
 use crate::judge::Entry;
 use crate::pane::{Pane, States};
@@ -41,11 +40,11 @@ impl Final {
         };
         let slots = self.merge_keys(&mut pane, delta);
         let old: Vec<u32> = live(&pane.states, &slots);
-        self.emit(&pane.groups, &pane.states, &old, k, -1, Tokens::none(), out)?;
+        self.emit(&pane.groups, &pane.states, &old, Publication::retract(k), out)?;
         merge(&mut pane, delta, &slots)?;
         let new: Vec<u32> = live(&pane.states, &slots);
         let tokens = hand_on(&mut out.counts, &self.maker.sources, pane.take_pending(&new));
-        self.emit(&pane.groups, &pane.states, &new, k, 1, tokens, out)?;
+        self.emit(&pane.groups, &pane.states, &new, Publication::insert(k, tokens), out)?;
         if self.aggregation.windowing.is_some() {
             self.by_last.insert((entry.1, entry.0));
         } else {
@@ -82,8 +81,10 @@ impl Final {
     fn repair_hop(&mut self, deltas: BTreeMap<Entry, Pane>, out: &mut Output) -> Result<()> {
         let published = self.published();
         let mut touched = self.maker.groups();
-        let keys: BTreeMap<Entry, Vec<u32>> =
-            deltas.iter().map(|(entry, delta)| (*entry, (0..delta.groups.len() as u32).map(|slot| touched.insert_same(&delta.groups, slot)).collect())).collect();
+        let keys: BTreeMap<Entry, Vec<u32>> = deltas
+            .iter()
+            .map(|(entry, delta)| (*entry, (0..delta.groups.len() as u32).map(|slot| touched.insert_same(&delta.groups, slot)).collect()))
+            .collect();
         let mut deltas = deltas;
         let (mut before, mut change) = (Slice::new(&touched, &self.maker)?, Slice::new(&touched, &self.maker)?);
         let mut next = deltas.keys().next().map(|entry| entry.0);
@@ -98,7 +99,7 @@ impl Final {
             let slots: Vec<u32> = (0..touched.len() as u32).filter(|slot| marks[*slot as usize]).collect();
             before.advance(k, &touched, &self.panes, &self.by_last, &self.maker)?;
             change.advance(k, &touched, &deltas, &deltas.keys().map(|entry| (entry.1, entry.0)).collect(), &self.maker)?;
-            self.emit(&touched, &before.states, &live(&before.states, &slots), k, -1, Tokens::none(), out)?;
+            self.emit(&touched, &before.states, &live(&before.states, &slots), Publication::retract(k), out)?;
             let mut after = self.maker.states()?;
             after.resize(touched.len());
             after.merge_from(&slots, &before.states, &slots, 1)?;
@@ -106,7 +107,7 @@ impl Final {
             let new = live(&after, &slots);
             let tokens = take_tokens(&mut deltas, &covering, &keys, &new, touched.len(), self.maker.sources.len());
             let tokens = hand_on(&mut out.counts, &self.maker.sources, tokens);
-            self.emit(&touched, &after, &new, k, 1, tokens, out)?;
+            self.emit(&touched, &after, &new, Publication::insert(k, tokens), out)?;
         }
         for (entry, delta) in deltas {
             let mut pane = match self.panes.remove(&entry) {

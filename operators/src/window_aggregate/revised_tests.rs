@@ -44,14 +44,23 @@ impl Nested {
             retracts: false,
             rows_per_tick_max: ROWS_PER_TICK_MAX,
         };
-        let of_n = |function| Call { spec: Spec { function, input: Some(DataType::Int64), output: DataType::Int64, retracts: true }, argument: Some(3), filter: None };
+        let of_n = |function| Call {
+            spec: Spec { function, input: Some(DataType::Int64), output: DataType::Int64, retracts: true },
+            argument: Some(3),
+            filter: None,
+        };
         let mut fields = vec![field("key", DataType::Int64)];
         fields.extend(self.outer.iter().flat_map(|_| times()));
         fields.extend(["windows", "sum", "min", "max"].map(|name| field(name, DataType::Int64)));
         let outer = Aggregation {
             keys: vec![0],
             windowing: self.outer.map(|windows| Windowing { time: 1, windows, lateness_us: 0, retention_extra_us: 0 }),
-            calls: vec![Call { spec: count(true), argument: None, filter: None }, of_n(Function::Sum), of_n(Function::Min), of_n(Function::Max)],
+            calls: vec![
+                Call { spec: count(true), argument: None, filter: None },
+                of_n(Function::Sum),
+                of_n(Function::Min),
+                of_n(Function::Max),
+            ],
             input: counts,
             output: Arc::new(Schema::new(fields)),
             sources: vec![0],
@@ -87,7 +96,12 @@ impl Nested {
         for ((key, k), counts) in groups {
             let mut line = vec![text(key)];
             line.extend(self.outer.iter().flat_map(|windows| [windows.start(k).to_string(), windows.end(k).to_string()]));
-            line.extend([counts.len().to_string(), counts.iter().sum::<i64>().to_string(), text(counts.iter().min()), text(counts.iter().max())]);
+            line.extend([
+                counts.len().to_string(),
+                counts.iter().sum::<i64>().to_string(),
+                text(counts.iter().min()),
+                text(counts.iter().max()),
+            ]);
             results.insert(line.join("|"), 1);
         }
         (results, late)

@@ -10,7 +10,7 @@ use tidemill_engine::error::Result;
 use tidemill_engine::operator::Output;
 
 use super::Maker;
-use super::finish::Final;
+use super::finish::{Final, Publication};
 use super::stacks::Stacks;
 use crate::groups::Groups;
 use crate::judge::Entry;
@@ -26,7 +26,10 @@ fn step(from: Option<i64>, k: i64, panes: &Panes, by_last: &ByLast) -> (Vec<Entr
     let Some(from) = from.filter(|from| *from <= k) else {
         return (by_last.range((k, i64::MIN)..).map(|(last, enter)| (*enter, *last)).filter(|entry| entry.0 <= k).collect(), Vec::new());
     };
-    let begun = panes.range((from.saturating_add(1), i64::MIN)..(k.saturating_add(1), i64::MIN)).map(|(entry, _)| *entry).filter(|entry| entry.1 >= k);
+    let begun = panes
+        .range((from.saturating_add(1), i64::MIN)..(k.saturating_add(1), i64::MIN))
+        .map(|(entry, _)| *entry)
+        .filter(|entry| entry.1 >= k);
     let ended = by_last.range((from, i64::MIN)..(k, i64::MIN)).map(|(last, enter)| (*enter, *last)).filter(|entry| entry.0 <= from);
     (begun.collect(), ended.collect())
 }
@@ -132,7 +135,7 @@ impl Final {
         let slots: Vec<u32> = (0..).zip(&self.running.states.live).filter(|(_, live)| **live > 0).map(|(slot, _)| slot).collect();
         let tokens = self.take_waiting(k, &slots);
         let tokens = hand_on(&mut out.counts, &self.maker.sources, tokens);
-        self.emit(&self.running.groups, &self.running.states, &slots, k, 1, tokens, out)?;
+        self.emit(&self.running.groups, &self.running.states, &slots, Publication::insert(k, tokens), out)?;
         Ok(slots.len())
     }
 

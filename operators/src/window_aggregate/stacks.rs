@@ -58,7 +58,11 @@ impl Stacks {
             suffix.merge_from(&slots, &combined, &ids, 1)?;
             stacks.heads.resize(keys.len(), None);
             let at = stacks.front.len() as u32;
-            let slots = slots.iter().zip(&ids).map(|(slot, id)| (*slot, *id, stacks.heads[*id as usize].replace(Place { pane: at, slot: *slot }))).collect();
+            let slots = slots
+                .iter()
+                .zip(&ids)
+                .map(|(slot, id)| (*slot, *id, stacks.heads[*id as usize].replace(Place { pane: at, slot: *slot })))
+                .collect();
             stacks.front.push(Front { last: entry.1, suffix, slots });
         }
         Ok(stacks)

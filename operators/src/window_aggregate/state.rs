@@ -61,7 +61,8 @@ impl Final {
         let mut deletes = Vec::new();
         if let Some(removed) = self.removed.take().filter(|_| !full) {
             let slots: Vec<u32> = (0..removed.len() as u32).collect();
-            let mut columns: Vec<ArrayRef> = vec![Arc::new(Int64Array::from_iter_values(slots.iter().map(|slot| removed.hash(*slot) as i64)))];
+            let mut columns: Vec<ArrayRef> =
+                vec![Arc::new(Int64Array::from_iter_values(slots.iter().map(|slot| removed.hash(*slot) as i64)))];
             columns.extend(removed.columns(&slots)?);
             columns.extend([ALL.0, ALL.1].map(|window| Arc::new(Int64Array::from_value(window, slots.len())) as ArrayRef));
             deletes.push(RecordBatch::try_new(table.key_schema(), columns)?);
@@ -91,7 +92,10 @@ impl Final {
         let column = |at: usize| rows.columns().get(at).cloned().ok_or_else(|| Error::failed("a stored aggregate lacks a column"));
         let int = |at: usize| -> Result<ScalarBuffer<i64>> {
             let column = column(at)?;
-            column.as_primitive_opt::<Int64Type>().map(|column| column.values().clone()).ok_or_else(|| Error::failed("a stored aggregate has a wrong column"))
+            column
+                .as_primitive_opt::<Int64Type>()
+                .map(|column| column.values().clone())
+                .ok_or_else(|| Error::failed("a stored aggregate has a wrong column"))
         };
         let hashes: Vec<u64> = int(0)?.iter().map(|hash| *hash as u64).collect();
         let key_columns = (1..=keys).map(column).collect::<Result<Vec<_>>>()?;
