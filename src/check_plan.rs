@@ -62,7 +62,7 @@ impl Steps {
                 None => self.steps.push(format!("filter {}", shown(&filter.predicate))),
             },
             LogicalPlan::Projection(projection) => {
-                let computed: Vec<String> = projection.expr.iter().filter(|expr| !is_passed_on(expr)).map(shown).collect();
+                let computed: Vec<String> = projection.expr.iter().filter(|expr| !is_passed_on(expr)).map(named).collect();
                 if !computed.is_empty() {
                     self.steps.push(format!("compute {}", computed.join(", ")));
                 }
@@ -172,6 +172,14 @@ fn is_passed_on(expr: &Expr) -> bool {
         Expr::Column(_) => true,
         Expr::Alias(alias) => is_passed_on(&alias.expr),
         _ => false,
+    }
+}
+
+/// A computed column and its name.
+fn named(expr: &Expr) -> String {
+    match expr {
+        Expr::Alias(alias) => format!("{} AS {}", shown(&alias.expr), alias.name),
+        other => shown(other),
     }
 }
 

@@ -52,7 +52,7 @@ fn expose(plan: &LogicalPlan) -> Result<(LogicalPlan, Vec<usize>)> {
             let mut places = Vec::with_capacity(key.len());
             for (number, column) in key.into_iter().enumerate() {
                 let from = Column::from(input.schema().qualified_field(column));
-                let there = exprs.iter().position(|expr| matches!(unaliased(expr), Expr::Column(each) if *each == from));
+                let there = exprs.iter().position(|expr| matches!(bare(expr), Expr::Column(each) if *each == from));
                 places.push(there.unwrap_or(exprs.len()));
                 if there.is_none() {
                     exprs.push(Expr::Column(from).alias(format!("_key_{number}")));
@@ -74,9 +74,11 @@ fn expose(plan: &LogicalPlan) -> Result<(LogicalPlan, Vec<usize>)> {
     }
 }
 
-fn unaliased(expr: &Expr) -> &Expr {
+/// What an output column is made of: a cast to what a table can hold keeps it the same column.
+fn bare(expr: &Expr) -> &Expr {
     match expr {
-        Expr::Alias(alias) => unaliased(&alias.expr),
+        Expr::Alias(alias) => bare(&alias.expr),
+        Expr::Cast(cast) => bare(&cast.expr),
         other => other,
     }
 }
