@@ -217,7 +217,7 @@ impl Live<'_> {
         }
         first?;
         fed?;
-        progress.summary(begun.elapsed().as_secs_f64());
+        let seconds = begun.elapsed().as_secs_f64();
         if self.cancelled.load(Ordering::Acquire) {
             return Ok(false);
         }
@@ -225,8 +225,8 @@ impl Live<'_> {
         if !self.common.quiet {
             say("all events are in; now a bounded run of the same pipeline (run --bounded), which publishes the windows still open");
         }
-        let progress = Progress::new(self.pipeline, true);
-        self.pipeline_run(true, &shared, &progress)?;
+        self.pipeline_run(true, &shared, &Progress::new(self.pipeline, true))?;
+        progress.summary(seconds, run::rows_out(self.folder, self.pipeline.name(), progress.first_epoch()));
         *self.current.lock().unwrap_or_else(PoisonError::into_inner) = None;
         Ok(!self.cancelled.load(Ordering::Acquire))
     }

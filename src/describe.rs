@@ -79,7 +79,7 @@ pub fn names(serve: &Serve, runtime: &Runtime) -> Result<Vec<String>> {
 }
 
 /// The rows of a query whose columns are texts.
-fn texts<const N: usize>(serve: &Serve, runtime: &Runtime, query: &str) -> Result<Vec<[String; N]>> {
+pub fn texts<const N: usize>(serve: &Serve, runtime: &Runtime, query: &str) -> Result<Vec<[String; N]>> {
     runtime.block_on(async {
         let Answer { mut batches, .. } = serve.query(query).await?;
         let mut rows = Vec::new();

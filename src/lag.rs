@@ -78,10 +78,10 @@ impl Lag {
         }
     }
 
-    /// Records that are there and not yet in an epoch; `None` before the first answer.
+    /// Records that are there and not yet in an epoch; `None` before the first epoch and the first answer.
     pub fn rows(&self) -> Option<u64> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.ends.is_empty() {
+        if known.ends.is_empty() || known.read.is_empty() {
             return None;
         }
         let behind = known.ends.iter().map(|(partition, end)| known.read.get(partition).map_or(0, |read| end.saturating_sub(*read).max(0)));
@@ -103,15 +103,17 @@ impl Drop for Lag {
 fn ask(topics: &[Topic], known: &Mutex<Known>, done: &AtomicBool) {
     let clients: Vec<Option<Admin>> =
         topics.iter().map(|topic| Admin::new(&topic.brokers, &topic.properties, ANSWER_MS_MAX).ok()).collect();
+    let mut partitions: Vec<Vec<i32>> = vec![Vec::new(); topics.len()];
     while !done.load(Ordering::Relaxed) {
-        for (topic, client) in topics.iter().zip(&clients) {
-            let partitions: Vec<i32> = {
-                let known = known.lock().unwrap_or_else(PoisonError::into_inner);
-                known.read.keys().filter(|(source, _)| *source == topic.source).map(|(_, partition)| *partition).collect()
-            };
-            let Some(client) = client.as_ref().filter(|_| !partitions.is_empty()) else { continue };
+        for ((topic, client), partitions) in topics.iter().zip(&clients).zip(&mut partitions) {
+            let Some(client) = client else { continue };
             // A broker in trouble is told by the readers; here the last answer stands.
-            let Ok(ends) = client.end_offsets(&topic.topic, &partitions, &mut |_| ()) else { continue };
+            if partitions.is_empty()
+                && let Ok(info) = client.topic(&topic.topic, &mut |_| ())
+            {
+                partitions.extend(0..info.partitions);
+            }
+            let Ok(ends) = client.end_offsets(&topic.topic, partitions, &mut |_| ()) else { continue };
             let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
             known.ends.extend(ends.into_iter().map(|(partition, end)| ((topic.source.clone(), partition), end)));
         }

@@ -60,7 +60,12 @@ fn log(common: &Common) -> Outcome {
             common.log
         ))
     })?;
-    let filter = if common.quiet && common.log == "warn" { EnvFilter::new("error") } else { filter };
+    let filter = match (common.log.as_str(), common.quiet) {
+        ("warn", true) => EnvFilter::new("error"),
+        // What these warn of is dealt with: brokers in trouble are told by the run, and no statistics on raw bytes are wanted.
+        ("warn", false) => EnvFilter::new("warn,librdkafka=error,deltalake_core::writer::stats=error"),
+        _ => filter,
+    };
     let lines = tracing_subscriber::fmt().compact().with_env_filter(filter).with_ansi(console::colours()).with_writer(console::LogLines);
     lines.try_init().map_err(|error| refused(format!("--log: {error}")))
 }

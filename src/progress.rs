@@ -20,7 +20,7 @@ use crate::lag::Lag;
 
 const LIVE_EVERY: Duration = Duration::from_millis(250);
 const PLAIN_EVERY: Duration = Duration::from_secs(5);
-/// Rates are over this.
+/// Rates are over this, or over the time between two plain lines.
 const RATE_OVER: Duration = Duration::from_secs(1);
 /// Trouble that lasts is told again after this, where lines are not rewritten.
 const REMIND_AFTER: Duration = Duration::from_secs(10);
@@ -42,11 +42,10 @@ struct Inner {
     shared: Option<Arc<Shared>>,
     status: Option<Arc<KafkaStatus>>,
     lag: Option<Lag>,
-    begun: Option<Instant>,
     epoch: u64,
-    committed_at_ms: i64,
-    epoch_ms: Option<i64>,
-    rows_out: u64,
+    epoch_at: Option<Instant>,
+    /// The first epoch of this run.
+    first_epoch: Option<u64>,
     waited: bool,
     /// When, and how many records had been read.
     samples: VecDeque<(Instant, u64)>,
@@ -103,11 +102,16 @@ impl Progress {
         let Some(shared) = inner.shared.clone() else { return };
         let now = Instant::now();
         let rows = shared.rows_in.load(Ordering::Relaxed);
+        let rate_over = if *LIVE { RATE_OVER } else { PLAIN_EVERY };
+        if inner.samples.len() == 1 {
+            // The first look at a run that has just begun: its first plain line comes a whole interval later.
+            *last = now;
+        }
         if inner.samples.back().is_none_or(|(_, before)| *before != rows) {
             inner.last_row_at = Some(now);
         }
         inner.samples.push_back((now, rows));
-        while inner.samples.len() > 2 && inner.samples.get(1).is_some_and(|(at, _)| now.duration_since(*at) >= RATE_OVER) {
+        while inner.samples.len() > 2 && inner.samples.get(1).is_some_and(|(at, _)| now.duration_since(*at) >= rate_over) {
             inner.samples.pop_front();
         }
         let trouble = inner.status.as_ref().and_then(|status| status.trouble());
@@ -128,7 +132,7 @@ impl Progress {
             None if inner.trouble_told.take().is_some() => say("the broker answers again"),
             _ => {}
         }
-        if !due {
+        if !due || inner.samples.len() <= 2 {
             return;
         }
         *last = now;
@@ -137,27 +141,26 @@ impl Progress {
         if *LIVE { console::rewrite(&line) } else { say(&line) }
     }
 
-    /// What the run came to: `seconds` is how long it took.
-    pub fn summary(&self, seconds: f64) {
+    /// What the run came to: how long it took, and how many rows it wrote if that is known.
+    pub fn summary(&self, seconds: f64, rows_out: Option<u64>) {
         if self.quiet {
             return;
         }
         let inner = self.inner();
         let Some(shared) = &inner.shared else { return };
         let rows = shared.rows_in.load(Ordering::Relaxed);
-        let mut line = format!(
-            "{} in, {} out, {} late, {} dead, in {} ({}/s)",
-            console::count(rows, "event"),
-            console::count(inner.rows_out, "row"),
-            number(shared.late.load(Ordering::Relaxed)),
-            number(shared.dead.load(Ordering::Relaxed)),
-            console::seconds(seconds),
-            number((rows as f64 / seconds.max(0.001)) as u64),
-        );
-        if let Some(peak) = peak_memory_bytes() {
-            line.push_str(&format!("; peak memory {}", console::bytes(peak)));
-        }
-        say(&line);
+        let mut parts = vec![format!("{} in", console::count(rows, "event"))];
+        parts.extend(rows_out.map(|rows| format!("{} out", console::count(rows, "row"))));
+        parts.push(format!("{} late", number(shared.late.load(Ordering::Relaxed))));
+        parts.push(format!("{} dead", number(shared.dead.load(Ordering::Relaxed))));
+        parts.push(format!("in {} ({}/s)", console::seconds(seconds), number((rows as f64 / seconds.max(0.001)) as u64)));
+        let memory = peak_memory_bytes().map(|peak| format!("; peak memory {}", console::bytes(peak))).unwrap_or_default();
+        say(&format!("{}{memory}", parts.join(", ")));
+    }
+
+    /// The first epoch that this run committed.
+    pub fn first_epoch(&self) -> Option<u64> {
+        self.inner().first_epoch
     }
 
     /// What ails the broker, if anything.
@@ -180,8 +183,8 @@ impl Inner {
             parts.push(format!("lag {}", number(lag)));
         }
         parts.push(watermark(shared.watermark.load(Ordering::Relaxed)));
-        let epoch = self.epoch_ms.map(|ms| format!(" in {}", console::seconds(ms as f64 / 1000.0))).unwrap_or_default();
-        parts.push(format!("epoch {}{epoch}", self.epoch));
+        let age = self.epoch_at.map(|at| format!(" ({} ago)", console::seconds(now.duration_since(at).as_secs_f64()))).unwrap_or_default();
+        parts.push(format!("epoch {}{age}", self.epoch));
         let state: u64 = shared.state_bytes.iter().map(|bytes| bytes.load(Ordering::Relaxed)).sum();
         parts.push(format!("state {}", console::bytes(state)));
         parts.push(format!("late {}", number(shared.late.load(Ordering::Relaxed))));
@@ -212,21 +215,16 @@ impl Watch for Progress {
         inner.shared = Some(Arc::clone(shared));
         inner.status = Some(Arc::clone(&connections.status));
         inner.lag = lag;
-        inner.begun = Some(Instant::now());
-        inner.samples.clear();
+        inner.samples = VecDeque::from([(Instant::now(), 0)]);
         drop(inner);
         self.started.store(true, Ordering::Release);
     }
 
     fn epoch(&self, manifest: &Manifest) {
         let mut inner = self.inner();
-        if inner.committed_at_ms > 0 {
-            inner.epoch_ms = Some(manifest.committed_at_ms.saturating_sub(inner.committed_at_ms));
-        }
-        inner.committed_at_ms = manifest.committed_at_ms;
+        inner.epoch_at = Some(Instant::now());
         inner.epoch = manifest.epoch;
-        let results = manifest.tables.iter().filter(|table| manifest.plan.iter().any(|plan| plan.output == table.name));
-        inner.rows_out += results.flat_map(|table| &table.hot).filter(|hot| hot.epoch == manifest.epoch).map(|hot| hot.rows).sum::<u64>();
+        inner.first_epoch.get_or_insert(manifest.epoch);
         if let Some(lag) = &inner.lag {
             lag.epoch(manifest);
         }

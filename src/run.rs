@@ -13,11 +13,18 @@ use tidemill_engine::worker::Shared;
 use tidemill_pipelines::runner::{self, Options, Pipeline, Watch};
 use tidemill_pipelines::sql::{Connector, Source};
 
+use crate::answers;
 use crate::cli::{Common, RunArgs};
 use crate::console::{count, say};
+use crate::describe;
 use crate::exit::{self, Outcome, Stop, refused};
 use crate::progress::Progress;
 use crate::signals;
+
+/// Names of outputs that are shown in one line.
+const NAMES_A_LINE: usize = 6;
+/// Memory of the question for the summary.
+const ASK_BYTES_MAX: usize = 64 << 20;
 
 /// The runner's options from the command line's.
 pub fn options(common: &Common, data: &Path, brokers: Option<String>, bounded: bool) -> Options {
@@ -51,8 +58,8 @@ pub fn run(args: &RunArgs, common: &Common) -> Outcome {
     let outcome = runner::run(&pipeline, &options, &shared, &watch);
     drop(showing);
     let manifest = outcome?;
-    progress.summary(begun.elapsed().as_secs_f64());
     if !common.quiet {
+        progress.summary(begun.elapsed().as_secs_f64(), rows_out(&data, pipeline.name(), progress.first_epoch()));
         let folder = data.join(pipeline.name());
         say(&format!("epoch {} is committed; tables are in {}", manifest.epoch, folder.join("tables").display()));
         if let Some(output) = pipeline.program.outputs.first() {
@@ -89,7 +96,19 @@ fn announce(pipeline: &Pipeline, options: &Options) {
         if options.bounded { ", up to the end of now" } else { "" }
     ));
     say(&format!("  reads  {}", sources.join(", ")));
-    say(&format!("  writes {} to {}", outputs.join(", "), options.data.join(pipeline.name()).join("tables").display()));
+    say(&format!("  writes {} to {}", count(outputs.len() as u64, "table"), options.data.join(pipeline.name()).join("tables").display()));
+    for names in outputs.chunks(NAMES_A_LINE) {
+        say(&format!("         {}", names.join(", ")));
+    }
+}
+
+/// Rows that the epochs from `first` on have written, as `tidemill.epochs` has it; `None` if there is none or it can't be asked.
+pub fn rows_out(data: &Path, pipeline: &str, first: Option<u64>) -> Option<u64> {
+    let query = format!("SELECT CAST(sum(rows_out) AS VARCHAR) FROM tidemill.epochs WHERE pipeline = '{pipeline}' AND epoch >= {}", first?);
+    let serve = answers::serve(data, ASK_BYTES_MAX, None, 1).ok()?;
+    let runtime = answers::runtime(1).ok()?;
+    let rows = describe::texts::<1>(&serve, &runtime, &query).ok()?;
+    rows.first()?.first()?.parse().ok()
 }
 
 /// A source in a few words.

@@ -1,7 +1,7 @@
 //! Whole runs on one thread under a seed: crashes, failing writes, restarts with other worker counts, several bounded runs. What
 //! comes out is compared with a model that reads the log once; the accounting must balance.
 //!
-//! `TIDEMILL_SEEDS=10000 cargo test -p tidemill-tests simulation -- --nocapture` runs more seeds; `TIDEMILL_SEED=7` runs one again.
+//! `TIDEMILL_SEEDS=10000 cargo test --test suite simulation -- --nocapture` runs more seeds; `TIDEMILL_SEED=7` runs one again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -221,7 +221,7 @@ fn try_seed(seed: u64) -> (u32, u64) {
     let outcome = simulation.run().unwrap_or_else(|error| panic!("seed {seed} ({shape:?}): {error}"));
     let (expected, expected_late) = model(&records, shape);
     let (groups, late) = found(&outcome);
-    let again = format!("seed {seed}: TIDEMILL_SEED={seed} cargo test -p tidemill-tests simulation; {shape:?}");
+    let again = format!("seed {seed}: TIDEMILL_SEED={seed} cargo test --test suite simulation; {shape:?}");
     assert_eq!(groups, expected, "{again}");
     assert_eq!(late, expected_late, "{again}");
     let total: usize = records.iter().map(Vec::len).sum();

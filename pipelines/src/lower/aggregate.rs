@@ -191,7 +191,9 @@ impl Lowering<'_> {
             });
         }
         let first = keys + if windowed { 2 } else { 0 };
-        columns.extend((first..from.fields().len()).map(|index| at(from, index)));
+        // The plan's own type: counts that DataFusion has unsigned are kept as BIGINT.
+        let results = (first..from.fields().len()).zip(to.fields().iter().skip(grouping.places.len()));
+        columns.extend(results.map(|(index, field)| column(index, field.data_type().clone(), field.name())));
         self.project(node, Vec::new(), columns, to, "results")
     }
 }

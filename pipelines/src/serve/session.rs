@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use datafusion::arrow::array::RecordBatch;
-use datafusion::arrow::datatypes::{DataType, Field, FieldRef, SchemaRef, TimeUnit};
+use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::catalog::{CatalogProviderList, MemoryCatalogProviderList};
 use datafusion::common::DataFusionError;
 use datafusion::error::Result as DfResult;
@@ -23,7 +23,6 @@ use datafusion::physical_plan::execute_stream;
 use datafusion::prelude::{SQLOptions, SessionConfig, SessionContext};
 use datafusion::sql::parser::{DFParserBuilder, Statement};
 use datafusion::sql::planner::{ParserOptions, SqlToRel};
-use datafusion::sql::sqlparser::ast::{DataType as SqlType, TimezoneInfo};
 use datafusion::sql::sqlparser::dialect::{Dialect as SqlDialect, GenericDialect};
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -34,6 +33,7 @@ use super::catalog::{CATALOG, Catalog, Tables};
 use super::names::Names;
 use super::readonly;
 use super::snapshot::Snapshot;
+use crate::sql;
 
 /// Parts of the pipelines' SQL that queries share.
 #[derive(Clone)]
@@ -54,25 +54,15 @@ pub struct Language {
 
 impl Default for Language {
     fn default() -> Self {
+        let (types, expressions, relations) = sql::planners();
         Self {
             dialect: Arc::new(GenericDialect {}),
-            types: Arc::new(Micros),
-            expressions: Vec::new(),
-            relations: Vec::new(),
-            lower: |plan| Ok(plan),
+            types,
+            expressions,
+            relations,
+            lower: sql::to_batch,
             register: |context| crate::functions::all().iter().for_each(|function| context.register_udf(function.as_ref().clone())),
         }
-    }
-}
-
-/// A TIMESTAMP is microseconds, as everywhere in Tidemill.
-#[derive(Debug)]
-struct Micros;
-
-impl TypePlanner for Micros {
-    fn plan_type_field(&self, sql: &SqlType) -> DfResult<Option<FieldRef>> {
-        let micros = matches!(sql, SqlType::Timestamp(None | Some(0..=6), TimezoneInfo::None | TimezoneInfo::WithoutTimeZone));
-        Ok(micros.then(|| Arc::new(Field::new("", DataType::Timestamp(TimeUnit::Microsecond, None), true))))
     }
 }
 
@@ -275,6 +265,9 @@ fn text(error: &DataFusionError) -> String {
 fn wrong_sql(error: &DataFusionError) -> Error {
     if let Some(error) = ours(error) {
         return error;
+    }
+    if matches!(error.find_root(), DataFusionError::External(_) | DataFusionError::SchemaError(..)) {
+        return sql::query_error(error);
     }
     let span = error.diagnostic().and_then(|diagnostic| diagnostic.span);
     let place = span.map(|span| format!("line {}, column {}: ", span.start.line, span.start.column)).unwrap_or_default();

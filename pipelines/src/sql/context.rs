@@ -15,6 +15,7 @@ use datafusion::logical_expr::planner::{ContextProvider, ExprPlanner, RelationPl
 use datafusion::logical_expr::{AggregateUDF, HigherOrderUDF, LogicalPlan, ScalarUDF, TableSource, WindowUDF};
 
 use super::error::Complaint;
+use super::fields::Fields;
 use super::functions::REGISTRY;
 use super::keys::KeyColumn;
 use super::program::Source;
@@ -119,10 +120,15 @@ impl Catalog {
             tables: BTreeMap::new(),
             later: Vec::new(),
             config: config(),
-            relations: vec![Arc::new(Windows)],
+            relations: vec![Arc::new(Windows::Pipeline)],
             types: Arc::new(Types),
         }
     }
+}
+
+/// What queries over tables share with pipelines: types, the lookup of fields in structs, the window functions.
+pub fn planners() -> (Arc<dyn TypePlanner>, Vec<Arc<dyn ExprPlanner>>, Vec<Arc<dyn RelationPlanner>>) {
+    (Arc::new(Types), vec![Arc::new(Fields)], vec![Arc::new(Windows::Query)])
 }
 
 /// The planner's options: exact decimals, spans, views of strings; the rest as DataFusion has it.

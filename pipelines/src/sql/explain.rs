@@ -47,6 +47,14 @@ fn other_side(body: &SetExpr) -> Option<Place> {
     }
 }
 
+/// An error of a query over tables, with its line and column if it has them.
+pub fn query_error(error: &DataFusionError) -> tidemill_engine::error::Error {
+    let Complaint { at, message, help } = translate(error);
+    let place = at.map(|at| format!("line {}, column {}: ", at.line, at.column)).unwrap_or_default();
+    let help = help.map(|help| format!("\n  help: {help}")).unwrap_or_default();
+    tidemill_engine::error::Error::refused(format!("{place}{message}{help}"))
+}
+
 /// An error in SQL's words, with the place it carries, if any.
 pub(super) fn translate(error: &DataFusionError) -> Complaint {
     let first = error.iter().next().unwrap_or(error);

@@ -26,9 +26,10 @@ mod types;
 mod windows;
 
 pub use batch::to_batch;
-pub use context::{HIDDEN, OutputTable, SourceTable, hidden_fields};
+pub use context::{HIDDEN, OutputTable, SourceTable, hidden_fields, planners};
 pub use duration::{parse as parse_duration, show as show_duration};
 pub use error::SqlError;
+pub use explain::query_error;
 pub use functions::AGGREGATES;
 pub use keys::{KeyColumn, RankBound, is_row_number, key_of, rank_bound};
 pub use parse::parse;

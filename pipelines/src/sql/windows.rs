@@ -175,7 +175,12 @@ impl UserDefinedLogicalNodeCore for WindowNode {
 
 /// Plans the window functions in FROM.
 #[derive(Debug)]
-pub(super) struct Windows;
+pub(super) enum Windows {
+    /// Of a pipeline: over time columns only, and no other table function is known.
+    Pipeline,
+    /// Of a query over tables that are there: any TIMESTAMP will do, and other table functions are DataFusion's business.
+    Query,
+}
 
 /// The table functions and how each is written.
 pub(super) const FUNCTIONS: &[(&str, &str)] = &[
@@ -186,6 +191,7 @@ pub(super) const FUNCTIONS: &[(&str, &str)] = &[
 
 impl RelationPlanner for Windows {
     fn plan_relation(&self, relation: TableFactor, context: &mut dyn RelationPlannerContext) -> Result<RelationPlanning> {
+        let original = relation.clone();
         let (name, alias, args) = match relation {
             TableFactor::Table { name, alias, args: Some(TableFunctionArgs { args, .. }), .. } => (name, alias, args),
             other => return Ok(RelationPlanning::Original(Box::new(other))),
@@ -193,10 +199,13 @@ impl RelationPlanner for Windows {
         let at = place(name.span());
         let function = name.to_string().to_lowercase();
         let Some((function, shape)) = FUNCTIONS.iter().find(|(known, _)| *known == function) else {
+            if matches!(self, Self::Query) {
+                return Ok(RelationPlanning::Original(Box::new(original)));
+            }
             let complaint = Complaint::new(at, format!("there is no table function {function}; there are tumble, hop and session"));
             return Err(complaint.suggest(&function, FUNCTIONS.iter().map(|(name, _)| *name)).into());
         };
-        let call = Call { function, shape, at };
+        let call = Call { function, shape, at, any_timestamp: matches!(self, Self::Query) };
         let node = call.plan(args, context).map_err(|error| match error {
             Problem::Ours(complaint) => complaint.into(),
             Problem::Theirs(error) => error,
@@ -228,6 +237,8 @@ struct Call<'a> {
     function: &'a str,
     shape: &'a str,
     at: Option<Place>,
+    /// A column need not be a time column, only a TIMESTAMP.
+    any_timestamp: bool,
 }
 
 impl Call<'_> {
@@ -332,8 +343,14 @@ impl Call<'_> {
                     .into());
             }
         };
-        let kinds = time_kinds(input);
         let index = input.schema().index_of_column(&column)?;
+        if self.any_timestamp {
+            if *input.schema().field(index).data_type() == TIMESTAMP {
+                return Ok(column);
+            }
+            return Err(Complaint::new(at, format!("{}: {written} is no TIMESTAMP", self.function)).into());
+        }
+        let kinds = time_kinds(input);
         if kinds.get(index).copied().flatten().is_some_and(|kind| kind.is_time()) {
             return Ok(column);
         }
