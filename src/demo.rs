@@ -18,7 +18,7 @@ use tidemill_pipelines::cases::{self, CASES};
 use tidemill_pipelines::runner::{self, Options, Pipeline, Watch};
 use tidemill_pipelines::sql::Connector;
 
-use crate::answers;
+use crate::answers::{self, Asking};
 use crate::cli::{Common, DemoArgs};
 use crate::console::{self, count, say};
 use crate::demo_answers;
@@ -32,7 +32,9 @@ use crate::signals;
 
 /// Partitions of the demo's topics.
 const PARTITIONS: u32 = 4;
-/// The epochs of a run of a few seconds are shorter than usual, so that there is more to see.
+/// Memory of a question.
+const ASK_BYTES_MAX: usize = 1 << 30;
+/// Whether all has been read is looked at this often.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 pub fn demo(args: &DemoArgs, common: &Common) -> Outcome {
@@ -67,11 +69,9 @@ pub fn demo(args: &DemoArgs, common: &Common) -> Outcome {
     if !live.run(feed)? {
         return Ok(());
     }
-    let data = run::options(common, &folder.path, None, false).data;
-    let serve = answers::serve(&data, 1 << 30, None, common.workers())?;
-    let runtime = answers::runtime(common.workers())?;
-    demo_answers::questions(&serve, &runtime, case.questions_sql)?;
-    let balanced = demo_answers::accounting(&serve, &runtime, pipeline.name())?;
+    let asking = Asking::open(&folder.path, ASK_BYTES_MAX, None, common.workers())?;
+    demo_answers::questions(&asking, case.questions_sql)?;
+    let balanced = demo_answers::accounting(&asking, pipeline.name())?;
     if !common.quiet {
         farewell(&folder, &broker, case.name);
     }

@@ -2,28 +2,25 @@
 //!
 //! Always: on stdout, through the same SQL that users have.
 
-use futures::StreamExt;
 use tidemill_engine::error::Result;
-use tidemill_pipelines::serve::Serve;
-use tokio::runtime::Runtime;
 
-use crate::answers::{self, Format};
+use crate::answers::{self, Asking, Cancel, Format};
 use crate::demo::heading;
 use crate::statements;
 
 /// Asks every question of `text`; its `-- Q:` line is the heading.
-pub fn questions(serve: &Serve, runtime: &Runtime, text: &str) -> Result<()> {
+pub fn questions(asking: &Asking, text: &str) -> Result<()> {
     for piece in statements::split(text) {
         if let Some(question) = piece.text.lines().rev().find_map(|line| line.trim().strip_prefix("-- Q:")) {
             heading(question.trim())?;
         }
-        runtime.block_on(async { answers::print(serve.query(&piece.in_place()).await?, Format::Table).await })?;
+        asking.print(&piece.in_place(), Format::Table, Cancel::Never)?;
     }
     Ok(())
 }
 
 /// Shows the accounts and says whether they balance.
-pub fn accounting(serve: &Serve, runtime: &Runtime, pipeline: &str) -> Result<bool> {
+pub fn accounting(asking: &Asking, pipeline: &str) -> Result<bool> {
     let accounts = format!(
         "SELECT source, output, sum(rows_in) AS rows_in, sum(dead) AS dead, sum(duplicate) AS duplicate, sum(filtered) AS filtered,
                 sum(late) AS late, sum(\"out\") AS \"out\", last_value(in_state ORDER BY epoch) AS in_state
@@ -33,18 +30,11 @@ pub fn accounting(serve: &Serve, runtime: &Runtime, pipeline: &str) -> Result<bo
     let shown = format!(
         "SELECT *, rows_in - dead - duplicate - filtered - late - \"out\" - in_state AS difference FROM ({accounts}) ORDER BY source, output"
     );
-    runtime.block_on(async { answers::print(serve.query(&shown).await?, Format::Table).await })?;
+    asking.print(&shown, Format::Table, Cancel::Never)?;
     let wrong = format!("SELECT 1 FROM ({accounts}) WHERE rows_in <> dead + duplicate + filtered + late + \"out\" + in_state");
-    let wrong = runtime.block_on(async {
-        let mut answer = serve.query(&wrong).await?;
-        let mut rows = 0;
-        while let Some(batch) = answer.batches.next().await {
-            rows += batch?.num_rows();
-        }
-        Result::Ok(rows)
-    })?;
-    if wrong == 0 {
+    let balanced = asking.texts::<1>(&wrong)?.is_empty();
+    if balanced {
         answers::line("Every record has its place: rows_in = dead + duplicate + filtered + late + out + in_state.")?;
     }
-    Ok(wrong == 0)
+    Ok(balanced)
 }

@@ -7,14 +7,12 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema};
-use futures::StreamExt;
 use tidemill_engine::error::Result;
 use tidemill_pipelines::serve::format::{Format, Printer};
 use tidemill_pipelines::serve::snapshot::Snapshot;
-use tidemill_pipelines::serve::{Answer, Serve};
 use tidemill_pipelines::sql::sql_name;
-use tokio::runtime::Runtime;
 
+use crate::answers::Asking;
 use crate::exit::Out;
 
 /// Tables that no pipeline declares: their schema, name and number of columns.
@@ -27,7 +25,7 @@ const NAMES: &str =
     UNION SELECT table_name FROM information_schema.tables WHERE table_schema NOT IN ('information_schema', 'tidemill', 'state')";
 
 /// Lists all tables.
-pub fn tables(serve: &Serve, data: &Path, runtime: &Runtime) -> Result<()> {
+pub fn tables(asking: &Asking, data: &Path) -> Result<()> {
     let mut rows: Vec<[String; 5]> = Vec::new();
     for (pipeline, found) in &Snapshot::open(data)?.pipelines {
         for table in found.manifest.tables.iter().filter(|table| !table.folder.starts_with("internal/")) {
@@ -42,7 +40,7 @@ pub fn tables(serve: &Serve, data: &Path, runtime: &Runtime) -> Result<()> {
             rows.push([pipeline.clone(), table.name.clone(), kind.to_owned(), key.join(", "), table.visible.to_string()]);
         }
     }
-    for [schema, name, columns] in texts::<3>(serve, runtime, OTHERS)? {
+    for [schema, name, columns] in asking.texts::<3>(OTHERS)? {
         let kind = if schema == "state" { "live state" } else { "engine" };
         rows.push([schema, name, kind.to_owned(), String::new(), columns]);
     }
@@ -50,8 +48,8 @@ pub fn tables(serve: &Serve, data: &Path, runtime: &Runtime) -> Result<()> {
 }
 
 /// Lists a table's columns.
-pub fn table(serve: &Serve, data: &Path, runtime: &Runtime, name: &str) -> Result<()> {
-    let answer = runtime.block_on(serve.query(&format!("SELECT * FROM {name} LIMIT 0")))?;
+pub fn table(asking: &Asking, data: &Path, name: &str) -> Result<()> {
+    let columns = asking.columns(&format!("SELECT * FROM {name} LIMIT 0"))?;
     let bare = name.rsplit('.').next().unwrap_or(name).trim_matches('"');
     let snapshot = Snapshot::open(data)?;
     let within = |pipeline: &str| name.split_once('.').is_none_or(|(schema, _)| schema.trim_matches('"') == pipeline);
@@ -60,8 +58,7 @@ pub fn table(serve: &Serve, data: &Path, runtime: &Runtime, name: &str) -> Resul
         .iter()
         .filter(|(pipeline, _)| within(pipeline))
         .find_map(|(_, found)| found.manifest.tables.iter().find(|table| table.name == bare));
-    let rows: Vec<[String; 3]> = answer
-        .schema
+    let rows: Vec<[String; 3]> = columns
         .fields()
         .iter()
         .enumerate()
@@ -74,31 +71,8 @@ pub fn table(serve: &Serve, data: &Path, runtime: &Runtime, name: &str) -> Resul
 }
 
 /// Names to complete.
-pub fn names(serve: &Serve, runtime: &Runtime) -> Result<Vec<String>> {
-    Ok(texts::<1>(serve, runtime, NAMES)?.into_iter().flatten().collect())
-}
-
-/// The rows of a query whose columns are texts.
-pub fn texts<const N: usize>(serve: &Serve, runtime: &Runtime, query: &str) -> Result<Vec<[String; N]>> {
-    runtime.block_on(async {
-        let Answer { mut batches, .. } = serve.query(query).await?;
-        let mut rows = Vec::new();
-        while let Some(batch) = batches.next().await {
-            let batch = batch?;
-            let columns = batch
-                .columns()
-                .iter()
-                .map(|column| Ok(arrow::compute::cast(column, &DataType::Utf8)?))
-                .collect::<Result<Vec<ArrayRef>>>()?;
-            for row in 0..batch.num_rows() {
-                rows.push(std::array::from_fn(|index| {
-                    let text = columns.get(index).and_then(|column| column.as_any().downcast_ref::<StringArray>());
-                    text.map(|text| text.value(row).to_owned()).unwrap_or_default()
-                }));
-            }
-        }
-        Ok(rows)
-    })
+pub fn names(asking: &Asking) -> Result<Vec<String>> {
+    Ok(asking.texts::<1>(NAMES)?.into_iter().flatten().collect())
 }
 
 /// Prints texts as a table.

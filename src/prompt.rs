@@ -14,10 +14,8 @@ use rustyline::history::DefaultHistory;
 use rustyline::validate::{ValidationContext, ValidationResult, Validator};
 use rustyline::{CompletionType, Config, Context, Editor, Helper};
 use tidemill_engine::error::{Error, Result};
-use tidemill_pipelines::serve::Serve;
-use tokio::runtime::Runtime;
 
-use crate::answers::{self, Format};
+use crate::answers::{self, Asking, Cancel, Format};
 use crate::console::{self, say};
 use crate::describe;
 use crate::exit::{self, Outcome, refused};
@@ -83,7 +81,7 @@ const WORDS: &[&str] = &[
     "session(",
 ];
 
-pub fn prompt(serve: Serve, data: &Path, runtime: &Runtime, format: Format, quiet: bool) -> Outcome {
+pub fn prompt(asking: &Asking, data: &Path, format: Format, quiet: bool) -> Outcome {
     exit::survive_panics();
     let broken = |error: ReadlineError| refused(format!("the prompt can't be shown: {error}"));
     let config = Config::builder()
@@ -93,7 +91,7 @@ pub fn prompt(serve: Serve, data: &Path, runtime: &Runtime, format: Format, quie
         .completion_type(CompletionType::List)
         .build();
     let mut editor: Editor<Words, DefaultHistory> = Editor::with_config(config).map_err(broken)?;
-    editor.set_helper(Some(Words { names: names(&serve, runtime) }));
+    editor.set_helper(Some(Words { names: names(asking) }));
     let history = history_file(data);
     if let Some(file) = &history {
         // The first time there is none.
@@ -102,7 +100,7 @@ pub fn prompt(serve: Serve, data: &Path, runtime: &Runtime, format: Format, quie
     if !quiet {
         say(&format!("Tidemill {}, tables in {}. \\? for help, \\q to leave.", env!("CARGO_PKG_VERSION"), data.display()));
     }
-    let mut session = Session { serve, data, runtime, format, timing: false };
+    let mut session = Session { asking, data, format, timing: false };
     loop {
         match editor.readline("tidemill> ") {
             Ok(text) => {
@@ -111,20 +109,17 @@ pub fn prompt(serve: Serve, data: &Path, runtime: &Runtime, format: Format, quie
                     continue;
                 }
                 editor.add_history_entry(text).map_err(broken)?;
+                // Kept at once, for a prompt that is killed; without a place for it there is none.
+                let _ = history.as_ref().map(|file| editor.append_history(file));
                 if session.take(text) == Next::Leave {
                     break;
                 }
-                editor.set_helper(Some(Words { names: names(&session.serve, runtime) }));
+                editor.set_helper(Some(Words { names: names(asking) }));
             }
             Err(ReadlineError::Interrupted) => {}
             Err(ReadlineError::Eof) => break,
             Err(error) => return Err(broken(error)),
         }
-    }
-    if let Some(file) = &history
-        && let Err(error) = editor.save_history(file)
-    {
-        say(&format!("the history was not kept: {}: {error}", file.display()));
     }
     Ok(())
 }
@@ -146,9 +141,8 @@ enum Next {
 }
 
 struct Session<'a> {
-    serve: Serve,
+    asking: &'a Asking,
     data: &'a Path,
-    runtime: &'a Runtime,
     format: Format,
     timing: bool,
 }
@@ -176,8 +170,8 @@ impl Session<'_> {
         let done = match (name, argument) {
             ("q", _) => return Next::Leave,
             ("?" | "h" | "help", _) => answers::line(HELP),
-            ("d" | "dt", None) => describe::tables(&self.serve, self.data, self.runtime),
-            ("d", Some(table)) => describe::table(&self.serve, self.data, self.runtime, table),
+            ("d" | "dt", None) => describe::tables(self.asking, self.data),
+            ("d", Some(table)) => describe::table(self.asking, self.data, table),
             ("timing", _) => {
                 self.timing = !self.timing;
                 answers::line(if self.timing { "times are shown" } else { "times are not shown" })
@@ -193,25 +187,18 @@ impl Session<'_> {
 
     fn query(&self, text: &str) -> Result<()> {
         let begun = Instant::now();
-        let printed = self.runtime.block_on(async {
-            tokio::select! {
-                printed = async { answers::print(self.serve.query(text).await?, self.format).await } => printed.map(Some),
-                // Dropping the answer ends the query.
-                _ = tokio::signal::ctrl_c() => Ok(None),
-            }
-        })?;
-        match printed {
-            None => say("cancelled"),
-            Some(_) if self.timing => say(&format!("took {}", console::seconds(begun.elapsed().as_secs_f64()))),
-            Some(_) => {}
+        if !self.asking.print(text, self.format, Cancel::Interrupt)? {
+            say("cancelled");
+        } else if self.timing {
+            say(&format!("took {}", console::seconds(begun.elapsed().as_secs_f64())));
         }
         Ok(())
     }
 }
 
 /// Names that Tab completes.
-fn names(serve: &Serve, runtime: &Runtime) -> Vec<String> {
-    let mut names = describe::names(serve, runtime).unwrap_or_default();
+fn names(asking: &Asking) -> Vec<String> {
+    let mut names = describe::names(asking).unwrap_or_default();
     names.extend(WORDS.iter().map(|word| (*word).to_owned()));
     names
 }

@@ -13,10 +13,9 @@ use tidemill_engine::worker::Shared;
 use tidemill_pipelines::runner::{self, Options, Pipeline, Watch};
 use tidemill_pipelines::sql::{Connector, Source};
 
-use crate::answers;
+use crate::answers::Asking;
 use crate::cli::{Common, RunArgs};
 use crate::console::{count, say};
-use crate::describe;
 use crate::exit::{self, Outcome, Stop, refused};
 use crate::progress::Progress;
 use crate::signals;
@@ -105,9 +104,7 @@ fn announce(pipeline: &Pipeline, options: &Options) {
 /// Rows that the epochs from `first` on have written, as `tidemill.epochs` has it; `None` if there is none or it can't be asked.
 pub fn rows_out(data: &Path, pipeline: &str, first: Option<u64>) -> Option<u64> {
     let query = format!("SELECT CAST(sum(rows_out) AS VARCHAR) FROM tidemill.epochs WHERE pipeline = '{pipeline}' AND epoch >= {}", first?);
-    let serve = answers::serve(data, ASK_BYTES_MAX, None, 1).ok()?;
-    let runtime = answers::runtime(1).ok()?;
-    let rows = describe::texts::<1>(&serve, &runtime, &query).ok()?;
+    let rows = Asking::open(data, ASK_BYTES_MAX, None, 1).ok()?.texts::<1>(&query).ok()?;
     rows.first()?.first()?.parse().ok()
 }
 

@@ -6,11 +6,7 @@
 use std::io::{IsTerminal, Read};
 use std::time::Duration;
 
-use tidemill_engine::error::Error;
-use tidemill_pipelines::serve::Serve;
-use tokio::runtime::Runtime;
-
-use crate::answers::{self, Format};
+use crate::answers::{self, Asking, Cancel, Format};
 use crate::cli::{Common, SqlArgs};
 use crate::exit::{Outcome, refused};
 use crate::prompt;
@@ -23,9 +19,8 @@ pub fn sql(args: &SqlArgs, common: &Common) -> Outcome {
     let data = common.data();
     let threads = common.workers();
     let limit = (!args.queries.is_empty()).then_some(COMMAND_LIMIT);
-    let serve = answers::serve(&data, args.memory, limit, threads)?;
-    let runtime = answers::runtime(threads)?;
-    let mut session = Session { serve: &serve, runtime: &runtime, format: args.format.into(), answered: 0 };
+    let asking = Asking::open(&data, args.memory, limit, threads)?;
+    let mut session = Session { asking: &asking, format: args.format.into(), answered: 0 };
     if !args.queries.is_empty() {
         for query in &args.queries {
             session.text(query)?;
@@ -33,7 +28,7 @@ pub fn sql(args: &SqlArgs, common: &Common) -> Outcome {
         return Ok(());
     }
     if std::io::stdin().is_terminal() {
-        return prompt::prompt(serve, &data, &runtime, args.format.into(), common.quiet);
+        return prompt::prompt(&asking, &data, args.format.into(), common.quiet);
     }
     let mut text = String::new();
     std::io::stdin().read_to_string(&mut text).map_err(|error| refused(format!("stdin: {error}")))?;
@@ -41,8 +36,7 @@ pub fn sql(args: &SqlArgs, common: &Common) -> Outcome {
 }
 
 struct Session<'a> {
-    serve: &'a Serve,
-    runtime: &'a Runtime,
+    asking: &'a Asking,
     format: Format,
     answered: usize,
 }
@@ -61,8 +55,7 @@ impl Session<'_> {
             answers::line("")?;
         }
         self.answered += 1;
-        let format = self.format;
-        let printed = self.runtime.block_on(async { answers::print(self.serve.query(&piece.in_place()).await?, format).await });
-        Ok(printed.map(|_| ()).map_err(|error: Error| error)?)
+        self.asking.print(&piece.in_place(), self.format, Cancel::Never)?;
+        Ok(())
     }
 }

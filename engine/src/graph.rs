@@ -94,11 +94,16 @@ impl Layout {
     /// Cuts the graph into stages. Refuses a node that reads one after it.
     pub fn of(flow: &Dataflow) -> Result<Self> {
         let count = flow.nodes.len();
-        let mut layout = Self { stage: vec![0; count], stages: vec![Vec::new()], consumers: vec![Vec::new(); count], outputs: vec![Vec::new(); count] };
+        let mut layout =
+            Self { stage: vec![0; count], stages: vec![Vec::new()], consumers: vec![Vec::new(); count], outputs: vec![Vec::new(); count] };
         for (id, node) in flow.nodes.iter().enumerate() {
             let mut stage = 0;
             for (port, input) in node.inputs.iter().enumerate() {
-                let from = flow.nodes.get(*input).filter(|_| *input < id).ok_or_else(|| Error::failed(format!("node {} reads a node after it", node.id)))?;
+                let from = flow
+                    .nodes
+                    .get(*input)
+                    .filter(|_| *input < id)
+                    .ok_or_else(|| Error::failed(format!("node {} reads a node after it", node.id)))?;
                 stage = stage.max(layout.stage[*input] + usize::from(matches!(from.kind, NodeKind::Exchange(_))));
                 layout.consumers[*input].push((id, port));
             }
@@ -109,7 +114,8 @@ impl Layout {
             layout.stages[stage].push(id);
         }
         for (id, node) in flow.nodes.iter().enumerate().rev() {
-            let mut outputs: Vec<OutputId> = layout.consumers[id].iter().flat_map(|(consumer, _)| layout.outputs[*consumer].clone()).collect();
+            let mut outputs: Vec<OutputId> =
+                layout.consumers[id].iter().flat_map(|(consumer, _)| layout.outputs[*consumer].clone()).collect();
             if let NodeKind::Sink(output) = node.kind {
                 outputs.push(output);
             }

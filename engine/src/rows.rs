@@ -48,7 +48,11 @@ pub struct Origin {
 
 impl std::fmt::Debug for Origin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Origin").field("source", &self.source).field("partition", &self.partition).field("offsets", &self.offsets).finish_non_exhaustive()
+        f.debug_struct("Origin")
+            .field("source", &self.source)
+            .field("partition", &self.partition)
+            .field("offsets", &self.offsets)
+            .finish_non_exhaustive()
     }
 }
 
@@ -153,7 +157,8 @@ impl Rows {
 
     /// The rows at `indices`, which must be in range.
     pub fn take(&self, indices: &UInt32Array) -> Result<Self> {
-        let columns = self.batch.columns().iter().map(|column| take(column, indices, None)).collect::<std::result::Result<Vec<ArrayRef>, _>>()?;
+        let columns =
+            self.batch.columns().iter().map(|column| take(column, indices, None)).collect::<std::result::Result<Vec<ArrayRef>, _>>()?;
         let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(indices.len()));
         let batch = RecordBatch::try_new_with_options(self.batch.schema(), columns, &options)?;
         let at = indices.values();

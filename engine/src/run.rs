@@ -49,7 +49,10 @@ pub fn now_ms() -> i64 {
 }
 
 /// Runs until the input ends, the user stops it or something fails. Answers the last manifest.
-pub fn run(run: Run) -> Result<Manifest> {
+pub fn run(mut run: Run) -> Result<Manifest> {
+    if !run.options.read.idle {
+        run.manifest.wake();
+    }
     let flow = Arc::new(run.flow);
     let layout = Arc::new(Layout::of(&flow)?);
     let restored = Restored::read(run.store.as_ref(), &run.manifest)?;
@@ -85,12 +88,14 @@ pub fn run(run: Run) -> Result<Manifest> {
                 inbox: inbox.clone(),
                 peers: senders.clone(),
                 parts: parts_in.clone(),
+                sealed: manifest.watermarks.clone(),
             };
             let mut readers = Vec::with_capacity(flow.sources.len());
             for (source, spec) in flow.sources.iter().enumerate() {
                 let positions = manifest.sources.get(source).map(|entry| positions_of(entry, index, run.workers)).unwrap_or_default();
                 let ends = run.ends.as_ref().and_then(|ends| ends.get(source));
-                let end_of = |partition: i32| ends.and_then(|ends| ends.iter().find(|(each, _)| *each == partition)).map_or(0, |(_, end)| *end);
+                let end_of =
+                    |partition: i32| ends.and_then(|ends| ends.iter().find(|(each, _)| *each == partition)).map_or(0, |(_, end)| *end);
                 let end_of: Option<&dyn Fn(i32) -> i64> = if ends.is_some() { Some(&end_of) } else { None };
                 readers.push(if positions.is_empty() { None } else { Some(Reader::open(source, spec, positions, end_of)?) });
             }

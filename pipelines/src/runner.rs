@@ -15,6 +15,7 @@ use tidemill_engine::epoch::store::{LocalStore, Store};
 use tidemill_engine::error::{Error, Result};
 use tidemill_engine::graph::Dataflow;
 use tidemill_engine::run::{Run, now_ms};
+use tidemill_engine::source::Position;
 use tidemill_engine::worker::{Shared, WorkerOptions};
 
 use crate::lower::lower;
@@ -132,11 +133,15 @@ pub fn run(pipeline: &Pipeline, options: &Options, shared: &Arc<Shared>, watch: 
     let manifest = match known {
         Some(known) => {
             check_plan(&flow, &known)?;
-            let sources = known.sources.iter().map(|entry| {
+            let sources = known.sources.iter().zip(&known.watermarks).map(|(entry, sealed)| {
                 let fresh = entries.iter().find(|each| each.name == entry.name);
-                let added = fresh.into_iter().flat_map(|each| &each.partitions).filter(|position| !entry.partitions.iter().any(|old| old.partition == position.partition));
+                let added = fresh
+                    .into_iter()
+                    .flat_map(|each| &each.partitions)
+                    .filter(|position| !entry.partitions.iter().any(|old| old.partition == position.partition));
                 let mut entry = entry.clone();
-                entry.partitions.extend(added.cloned().collect::<Vec<_>>());
+                // What was closed before a partition came stays closed to its rows.
+                entry.partitions.extend(added.map(|position| Position { floor: *sealed, ..position.clone() }).collect::<Vec<_>>());
                 entry
             });
             Manifest { incarnation: identity.incarnation, sources: sources.collect(), ..known }
@@ -182,12 +187,18 @@ pub fn reset(data: &Path, name: &str) -> Result<()> {
 /// A folder with something in it that is not a pipeline's is left alone.
 fn refuse_foreign(folder: &Path, store: &LocalStore) -> Result<()> {
     if folder.exists() && !folder.is_dir() {
-        return Err(Error::refused(format!("{} is a file, not a pipeline's folder; name another data folder with --data", folder.display())));
+        return Err(Error::refused(format!(
+            "{} is a file, not a pipeline's folder; name another data folder with --data",
+            folder.display()
+        )));
     }
     let held = store.list("")?;
     let ours = |name: &String| ["epochs", "segments", "tables", "internal", "log", "lock"].contains(&name.as_str());
     if let Some(strange) = held.iter().find(|name| !ours(name)) {
-        return Err(Error::refused(format!("{} holds {strange}, so it is not a pipeline's folder; name another data folder with --data", folder.display())));
+        return Err(Error::refused(format!(
+            "{} holds {strange}, so it is not a pipeline's folder; name another data folder with --data",
+            folder.display()
+        )));
     }
     if store.list("epochs/0")?.is_empty() && !store.list("tables")?.is_empty() {
         return Err(Error::refused(format!(
@@ -199,12 +210,18 @@ fn refuse_foreign(folder: &Path, store: &LocalStore) -> Result<()> {
 }
 
 fn running(name: &str) -> Error {
-    Error::refused(format!("pipeline {name} is running already (another process holds its folder); stop that one first, or name this one anew with SET pipeline"))
+    Error::refused(format!(
+        "pipeline {name} is running already (another process holds its folder); stop that one first, or name this one anew with SET pipeline"
+    ))
 }
 
 fn lock(folder: &Path, name: &str) -> Result<File> {
     let path = folder.join("lock");
-    let file = File::options().create(true).append(true).open(&path).map_err(|error| Error::refused(format!("can't write {}: {error}", path.display())))?;
+    let file = File::options()
+        .create(true)
+        .append(true)
+        .open(&path)
+        .map_err(|error| Error::refused(format!("can't write {}: {error}", path.display())))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(fs::TryLockError::WouldBlock) => Err(running(name)),
@@ -216,7 +233,13 @@ fn settings(options: &Options) -> Result<(WorkerOptions, EpochOptions)> {
     let (mut workers, mut epochs) = (WorkerOptions::default(), EpochOptions::default());
     workers.epoch_us = i64::try_from(options.epoch_ms.max(1)).unwrap_or(i64::MAX / 1000).saturating_mul(1000);
     for (key, value) in &options.set {
-        let number = || value.parse::<usize>().ok().filter(|number| *number > 0).ok_or_else(|| Error::refused(format!("--set {key}={value}: a number of at least 1 is needed")));
+        let number = || {
+            value
+                .parse::<usize>()
+                .ok()
+                .filter(|number| *number > 0)
+                .ok_or_else(|| Error::refused(format!("--set {key}={value}: a number of at least 1 is needed")))
+        };
         let length = || sql::parse_duration(value).map_err(|reason| Error::refused(format!("--set {key}={value}: {reason}")));
         match key.as_str() {
             "idle_after" => {

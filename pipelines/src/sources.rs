@@ -48,7 +48,9 @@ impl Connections {
     fn kafka(&self, source: &Source) -> Result<Option<KafkaConfig>> {
         let Connector::Kafka { topic, brokers, properties } = &source.options.connector else { return Ok(None) };
         let brokers = brokers.clone().or_else(|| self.brokers.clone());
-        let brokers = brokers.ok_or_else(|| Error::refused(format!("source {} reads Kafka, but no broker is named: give --brokers HOST:PORT", source.name)))?;
+        let brokers = brokers.ok_or_else(|| {
+            Error::refused(format!("source {} reads Kafka, but no broker is named: give --brokers HOST:PORT", source.name))
+        })?;
         let mut all = self.properties.clone();
         all.extend(properties.iter().cloned());
         let group = format!("tidemill-{}", self.pipeline);
@@ -117,9 +119,12 @@ impl Connections {
         }
         match &source.options.connector {
             Connector::File { path } => FileConfig::find(Path::new(path), file_format(source)?)?.end_offsets(),
-            _ => generated(source)?
-                .end_offsets()?
-                .ok_or_else(|| Error::refused(format!("source {} generates records without end: give it count = '…' to run it with --bounded", source.name))),
+            _ => generated(source)?.end_offsets()?.ok_or_else(|| {
+                Error::refused(format!(
+                    "source {} generates records without end: give it count = '…' to run it with --bounded",
+                    source.name
+                ))
+            }),
         }
     }
 
@@ -142,9 +147,11 @@ impl Opener for Connections {
             return Ok(Opened { topic: config.topic.clone(), schema, open: kafka_source(config, decode, Arc::clone(&self.status))? });
         }
         match &source.options.connector {
-            Connector::File { path } => {
-                Ok(Opened { topic: path.clone(), schema, open: file_source(FileConfig::find(Path::new(path), file_format(source)?)?, decode)? })
-            }
+            Connector::File { path } => Ok(Opened {
+                topic: path.clone(),
+                schema,
+                open: file_source(FileConfig::find(Path::new(path), file_format(source)?)?, decode)?,
+            }),
             _ => {
                 let config = generated(source)?;
                 Ok(Opened { topic: config.topic.clone(), schema, open: generator_source(config, decode)? })
@@ -173,11 +180,15 @@ fn generated(source: &Source) -> Result<GeneratorConfig> {
         rate_per_s: rate.map_or_else(|| known.map_or(1_000.0, |case| case.demo_rate_per_s), |rate| rate as f64),
         ..Settings::default()
     };
-    let topic = topic.clone().or_else(|| known.and_then(|case| case.topics.first().map(|topic| (*topic).to_owned()))).unwrap_or_else(|| source.name.clone());
+    let topic = topic
+        .clone()
+        .or_else(|| known.and_then(|case| case.topics.first().map(|topic| (*topic).to_owned())))
+        .unwrap_or_else(|| source.name.clone());
     Ok(GeneratorConfig { case: case.clone(), topic, settings, count: *count })
 }
 
-fn decode(source: &Source, columns: &[String], hidden: &[String]) -> DecodeConfig {
+/// How records of `source` become the declared columns named in `columns` and the hidden ones in `hidden`.
+pub fn decode(source: &Source, columns: &[String], hidden: &[String]) -> DecodeConfig {
     let format = &source.options.format;
     let unit = match format.timestamp_unit {
         TimestampUnit::Seconds => TimeUnitOption::S,

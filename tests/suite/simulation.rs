@@ -23,7 +23,11 @@ const DELAY_US: i64 = 20;
 
 fn input_schema() -> SchemaRef {
     let time = DataType::Timestamp(TimeUnit::Microsecond, None);
-    Arc::new(Schema::new(vec![Field::new("k", DataType::Int64, true), Field::new("ts", time, true), Field::new("v", DataType::Int64, true)]))
+    Arc::new(Schema::new(vec![
+        Field::new("k", DataType::Int64, true),
+        Field::new("ts", time, true),
+        Field::new("v", DataType::Int64, true),
+    ]))
 }
 
 fn output_schema() -> SchemaRef {
@@ -82,7 +86,10 @@ fn log_of(records: &[Vec<Record>]) -> Log {
             });
             Entry { row, payload: format!("record {offset}").into_bytes() }
         };
-        LogPartition { rows: RecordBatch::try_new(input_schema(), columns).unwrap(), entries: records.iter().enumerate().map(entry).collect() }
+        LogPartition {
+            rows: RecordBatch::try_new(input_schema(), columns).unwrap(),
+            entries: records.iter().enumerate().map(entry).collect(),
+        }
     };
     Log::new(vec![records.iter().map(partition).collect()])
 }
@@ -217,7 +224,8 @@ fn try_seed(seed: u64) -> (u32, u64) {
     };
     let records = records(&mut rng, shape);
     let make = |log: &Log| flow(log, shape);
-    let simulation = Simulation { seed, flow: &make, log: log_of(&records), workers: &[1, 2, 3, 4], crashes_max: 6, runs: 1 + rng.below(3) as u32 };
+    let simulation =
+        Simulation { seed, flow: &make, log: log_of(&records), workers: &[1, 2, 3, 4], crashes_max: 6, runs: 1 + rng.below(3) as u32 };
     let outcome = simulation.run().unwrap_or_else(|error| panic!("seed {seed} ({shape:?}): {error}"));
     let (expected, expected_late) = model(&records, shape);
     let (groups, late) = found(&outcome);

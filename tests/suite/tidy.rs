@@ -53,7 +53,13 @@ fn no_file_grows_past_what_one_person_can_hold_in_mind() {
 
 #[test]
 fn nothing_is_left_unfinished() {
-    let marks = ["TO".to_owned() + "DO", "FIX".to_owned() + "ME", "un".to_owned() + "implemented!(", "to".to_owned() + "do!(", "db".to_owned() + "g!("];
+    let marks = [
+        "TO".to_owned() + "DO",
+        "FIX".to_owned() + "ME",
+        "un".to_owned() + "implemented!(",
+        "to".to_owned() + "do!(",
+        "db".to_owned() + "g!(",
+    ];
     each_source(|file, text, wrong| {
         for (number, line) in text.lines().enumerate() {
             if let Some(mark) = marks.iter().find(|mark| line.contains(mark.as_str())) {

@@ -153,7 +153,8 @@ impl Coordinator {
         self.commit(parts, kind, now_ms)?;
         let due = kind != ControlKind::Cut
             || now_ms - self.published_at_ms >= self.options.publish_ms
-            || self.unpublished.iter().flatten().map(|(_, batch)| batch.get_array_memory_size()).sum::<usize>() >= self.options.publish_bytes;
+            || self.unpublished.iter().flatten().map(|(_, batch)| batch.get_array_memory_size()).sum::<usize>()
+                >= self.options.publish_bytes;
         if due && self.publish(kind != ControlKind::Cut, now_ms)? && kind != ControlKind::Cut {
             // The last manifest names what was published, so that readers and the next start need no hot rows.
             let mut next = self.manifest.clone();

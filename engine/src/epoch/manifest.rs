@@ -124,6 +124,18 @@ pub struct StateFile {
     pub expired_below: Option<i64>,
 }
 
+impl Manifest {
+    /// Makes idle partitions active, for a run in which none is idle: what was closed without them stays closed to their rows.
+    pub fn wake(&mut self) {
+        for (entry, sealed) in self.sources.iter_mut().zip(&self.watermarks) {
+            for position in entry.partitions.iter_mut().filter(|position| position.idle) {
+                position.idle = false;
+                position.floor = position.floor.max(*sealed);
+            }
+        }
+    }
+}
+
 /// One output table.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TableEntry {

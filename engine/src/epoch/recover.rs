@@ -27,7 +27,10 @@ pub fn newest(store: &dyn Store) -> Result<Option<Manifest>> {
     let manifest: Manifest = serde_json::from_slice(&store.get(&path)?)
         .map_err(|error| Error::failed(format!("{path} can't be read ({error}): it is damaged, or written by a newer version")))?;
     if manifest.format > FORMAT {
-        return Err(Error::refused(format!("{path} has format {}; this version reads up to {FORMAT}: use the version that wrote it ({})", manifest.format, manifest.build)));
+        return Err(Error::refused(format!(
+            "{path} has format {}; this version reads up to {FORMAT}: use the version that wrote it ({})",
+            manifest.format, manifest.build
+        )));
     }
     if manifest.hash_id != HASH_ID {
         return Err(Error::refused(format!("{path}: the state is placed by key hash {}, this version uses {HASH_ID}", manifest.hash_id)));
@@ -128,24 +131,43 @@ pub fn check_plan(flow: &Dataflow, manifest: &Manifest) -> Result<()> {
     let advice = "write it under another name (SET pipeline), or start afresh with --reset";
     for entry in &manifest.plan {
         match now.iter().find(|each| each.output == entry.output) {
-            None => return Err(Error::refused(format!("pipeline {}: output {} is in its state, but no longer in the file; {advice}", manifest.pipeline, entry.output))),
+            None => {
+                return Err(Error::refused(format!(
+                    "pipeline {}: output {} is in its state, but no longer in the file; {advice}",
+                    manifest.pipeline, entry.output
+                )));
+            }
             Some(each) if each.hash != entry.hash => {
-                return Err(Error::refused(format!("pipeline {}: output {} has changed since its state was made; {advice}", manifest.pipeline, entry.output)));
+                return Err(Error::refused(format!(
+                    "pipeline {}: output {} has changed since its state was made; {advice}",
+                    manifest.pipeline, entry.output
+                )));
             }
             Some(_) => {}
         }
     }
     if let Some(new) = now.iter().find(|each| !manifest.plan.iter().any(|entry| entry.output == each.output)) {
-        return Err(Error::refused(format!("pipeline {}: output {} is new; adding an output to running state is not supported yet: {advice}", manifest.pipeline, new.output)));
+        return Err(Error::refused(format!(
+            "pipeline {}: output {} is new; adding an output to running state is not supported yet: {advice}",
+            manifest.pipeline, new.output
+        )));
     }
     for entry in &manifest.sources {
         let source = flow.sources.iter().find(|source| source.name == entry.name);
         match source {
             Some(source) if source.topic == entry.topic => {}
             Some(source) => {
-                return Err(Error::refused(format!("pipeline {}: source {} read {} and would now read {}; {advice}", manifest.pipeline, entry.name, entry.topic, source.topic)));
+                return Err(Error::refused(format!(
+                    "pipeline {}: source {} read {} and would now read {}; {advice}",
+                    manifest.pipeline, entry.name, entry.topic, source.topic
+                )));
             }
-            None => return Err(Error::refused(format!("pipeline {}: source {} is in its state, but no longer in the file; {advice}", manifest.pipeline, entry.name))),
+            None => {
+                return Err(Error::refused(format!(
+                    "pipeline {}: source {} is in its state, but no longer in the file; {advice}",
+                    manifest.pipeline, entry.name
+                )));
+            }
         }
     }
     Ok(())
@@ -165,7 +187,12 @@ pub fn load_table(store: &dyn Store, entry: &StateEntry) -> Result<Vec<RecordBat
                 None => Ok(Vec::new()),
             }
         };
-        merge.apply(Changes { upserts: read(&file.upserts)?, deletes: read(&file.deletes)?, expired_below: file.expired_below, full: file.full })?;
+        merge.apply(Changes {
+            upserts: read(&file.upserts)?,
+            deletes: read(&file.deletes)?,
+            expired_below: file.expired_below,
+            full: file.full,
+        })?;
     }
     let mut rows = Vec::new();
     for merge in by_worker.into_values() {

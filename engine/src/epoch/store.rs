@@ -97,7 +97,12 @@ impl Store for LocalStore {
         let held = file.metadata().map_err(wrong)?.len();
         let end = section.offset.checked_add(section.length).filter(|end| *end <= held);
         if end.is_none() {
-            return Err(Error::failed(format!("{} is cut short: {held} bytes, the manifest names {}+{}", target.display(), section.offset, section.length)));
+            return Err(Error::failed(format!(
+                "{} is cut short: {held} bytes, the manifest names {}+{}",
+                target.display(),
+                section.offset,
+                section.length
+            )));
         }
         file.seek(SeekFrom::Start(section.offset)).map_err(wrong)?;
         let mut bytes = vec![0; section.length as usize];
@@ -115,7 +120,11 @@ impl Store for LocalStore {
         };
         let mut names = Vec::new();
         for entry in entries {
-            let name = entry.map_err(|error| Error::external(format!("listing {}: {error}", path.display())))?.file_name().to_string_lossy().into_owned();
+            let name = entry
+                .map_err(|error| Error::external(format!("listing {}: {error}", path.display())))?
+                .file_name()
+                .to_string_lossy()
+                .into_owned();
             if !name.starts_with('.') {
                 names.push(name);
             }
@@ -127,7 +136,9 @@ impl Store for LocalStore {
     fn delete(&self, path: &str) -> Result<()> {
         let target = self.root.join(path);
         match fs::remove_file(&target) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::external(format!("deleting {}: {error}", target.display()))),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(Error::external(format!("deleting {}: {error}", target.display())))
+            }
             _ => Ok(()),
         }
     }

@@ -114,22 +114,35 @@ impl Life<'_> {
         let unpublished = hot_rows(store.as_ref(), &manifest)?;
         let shared = Arc::new(Shared::new(workers));
         let publisher: Box<dyn Publisher> = Box::new(cold.publisher(Arc::clone(store), rng.next()));
-        let options = EpochOptions { publish_ms: 1 + rng.below(40) as i64, read_retention_ms: 50, compact_ratio: 0, ..EpochOptions::default() };
+        let options =
+            EpochOptions { publish_ms: 1 + rng.below(40) as i64, read_retention_ms: 50, compact_ratio: 0, ..EpochOptions::default() };
         let as_store: Arc<dyn Store> = Arc::clone(store) as Arc<dyn Store>;
         let mut coordinator = Coordinator::begin(
-            Arc::clone(&flow), Arc::clone(&layout), as_store, Some(publisher), options, Arc::clone(&shared), manifest, unpublished, workers, *now,
+            Arc::clone(&flow),
+            Arc::clone(&layout),
+            as_store,
+            Some(publisher),
+            options,
+            Arc::clone(&shared),
+            manifest,
+            unpublished,
+            workers,
+            *now,
         )?;
         let (parts_in, parts_out) = bounded::<Part>(workers * 2);
         let (senders, receivers) = channels(workers, &layout);
-        let read = ReadOptions { rows_per_tick_max: 1 + rng.below(40) as usize, idle: false, drift_max_us: i64::MAX, ..ReadOptions::default() };
+        let read =
+            ReadOptions { rows_per_tick_max: 1 + rng.below(40) as usize, idle: false, drift_max_us: i64::MAX, ..ReadOptions::default() };
         let options = WorkerOptions { read, epoch_us: 1 + rng.below(3_000) as i64, tick_us_max: 500, bounded: true };
         let mut alive = Vec::with_capacity(workers);
         for (index, inbox) in receivers.into_iter().enumerate() {
             let mut readers = Vec::with_capacity(flow.sources.len());
             for (source, spec) in flow.sources.iter().enumerate() {
-                let positions = coordinator.manifest().sources.get(source).map(|entry| positions_of(entry, index, workers)).unwrap_or_default();
+                let positions =
+                    coordinator.manifest().sources.get(source).map(|entry| positions_of(entry, index, workers)).unwrap_or_default();
                 let ends = self.ends.get(source);
-                let end = |partition: i32| ends.and_then(|ends| ends.iter().find(|(each, _)| *each == partition)).map_or(0, |(_, end)| *end);
+                let end =
+                    |partition: i32| ends.and_then(|ends| ends.iter().find(|(each, _)| *each == partition)).map_or(0, |(_, end)| *end);
                 readers.push(if positions.is_empty() { None } else { Some(Reader::open(source, spec, positions, Some(&end))?) });
             }
             let mut worker = Worker::new(Setup {
@@ -143,6 +156,7 @@ impl Life<'_> {
                 inbox,
                 peers: senders.clone(),
                 parts: parts_in.clone(),
+                sealed: coordinator.manifest().watermarks.clone(),
             })?;
             restored.give(&flow, &mut worker, workers)?;
             alive.push(worker);

@@ -101,7 +101,12 @@ impl Merge {
         }
         for batch in changes.upserts {
             if batch.num_columns() != self.spec.schema.fields().len() {
-                return Err(Error::failed(format!("state table {}: {} columns, not {}", self.spec.name, batch.num_columns(), self.spec.schema.fields().len())));
+                return Err(Error::failed(format!(
+                    "state table {}: {} columns, not {}",
+                    self.spec.name,
+                    batch.num_columns(),
+                    self.spec.schema.fields().len()
+                )));
             }
             let keys: Vec<_> = batch.columns().iter().take(self.spec.keys + 1).cloned().collect();
             let keys = self.converter.convert_columns(&keys)?;
@@ -127,10 +132,12 @@ impl Merge {
         for (batch, mut rows) in self.batches.iter().zip(picked) {
             rows.sort_unstable();
             let hashes = batch.column(0).as_primitive_opt::<Int64Type>().ok_or_else(|| Error::failed("a state table without _hash"))?;
-            let expires = if self.spec.expires { batch.columns().last().and_then(|column| column.as_primitive_opt::<Int64Type>()) } else { None };
+            let expires =
+                if self.spec.expires { batch.columns().last().and_then(|column| column.as_primitive_opt::<Int64Type>()) } else { None };
             rows.retain(|row| {
                 let row = *row as usize;
-                keep(hashes.value(row) as u64) && expires.is_none_or(|expires| expires.is_null(row) || expires.value(row) > self.expired_below)
+                keep(hashes.value(row) as u64)
+                    && expires.is_none_or(|expires| expires.is_null(row) || expires.value(row) > self.expired_below)
             });
             if !rows.is_empty() {
                 left.push(take_record_batch(batch, &UInt32Array::from(rows))?);
@@ -152,13 +159,16 @@ mod tests {
 
     fn batch(rows: &[(i64, i64, i64)]) -> RecordBatch {
         let column = |f: fn(&(i64, i64, i64)) -> i64| Arc::new(Int64Array::from_iter_values(rows.iter().map(f))) as _;
-        RecordBatch::try_new(spec().schema, vec![column(|row| row.0), column(|row| row.0), column(|row| row.1), column(|row| row.2)]).expect("a batch")
+        RecordBatch::try_new(spec().schema, vec![column(|row| row.0), column(|row| row.0), column(|row| row.1), column(|row| row.2)])
+            .expect("a batch")
     }
 
     #[test]
     fn the_last_write_wins_and_deleted_and_expired_rows_are_gone() {
         let mut merge = Merge::new(spec()).expect("a merge");
-        merge.apply(Changes { upserts: vec![batch(&[(1, 10, 100), (2, 20, 100), (3, 30, 5), (4, 40, 100)])], ..Changes::default() }).expect("applies");
+        merge
+            .apply(Changes { upserts: vec![batch(&[(1, 10, 100), (2, 20, 100), (3, 30, 5), (4, 40, 100)])], ..Changes::default() })
+            .expect("applies");
         let gone = RecordBatch::try_new(spec().key_schema(), batch(&[(2, 0, 0)]).columns()[..2].to_vec()).expect("keys");
         let changes = Changes { upserts: vec![batch(&[(1, 11, 100)])], deletes: vec![gone], expired_below: Some(5), full: false };
         merge.apply(changes).expect("applies");

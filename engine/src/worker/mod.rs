@@ -23,11 +23,14 @@ pub use reader::{ReadOptions, ReadRange, Reader};
 use crate::error::{Error, Result};
 use crate::graph::{Dataflow, Layout, NodeKind};
 use crate::rows::SourceId;
-use crate::time::{Micros, Watermark, least};
+use crate::time::{BEGINNING, Micros, Watermark, least};
 use stage::NodeRun;
+pub use stage::split;
 
 /// How many ticks a worker may open beyond the one it has finished.
 pub const RUN_AHEAD: u64 = 2;
+/// Sealed minima that can still be asked for: from the run-ahead before the tick being opened to the run-ahead after the one that ends.
+const SEALED_TICKS_MAX: usize = 2 * RUN_AHEAD as usize + 2;
 
 /// What the run's parts share: flags and figures, no data.
 #[derive(Debug, Default)]
@@ -55,7 +58,11 @@ pub struct Shared {
 impl Shared {
     /// Flags and figures for a number of workers.
     pub fn new(workers: usize) -> Self {
-        Self { state_bytes: (0..workers).map(|_| AtomicU64::new(0)).collect(), watermark: std::sync::atomic::AtomicI64::new(i64::MIN), ..Self::default() }
+        Self {
+            state_bytes: (0..workers).map(|_| AtomicU64::new(0)).collect(),
+            watermark: std::sync::atomic::AtomicI64::new(i64::MIN),
+            ..Self::default()
+        }
     }
 }
 
@@ -110,7 +117,10 @@ pub struct Worker {
     cut_at: Micros,
     cuts_announced: u64,
     control: Option<Control>,
-    sealed: (u64, Vec<Watermark>),
+    /// The minima sealed after each of the last ticks, newest last; before the first tick those of the last epoch.
+    sealed: VecDeque<(u64, Vec<Watermark>)>,
+    /// When a tick was last opened with everybody's word on the one before, so that idle partitions could wake.
+    looked_at: Micros,
     drained: bool,
     part: Part,
     parts: Sender<Part>,
@@ -145,6 +155,8 @@ pub struct Setup {
     pub peers: Vec<Sender<Message>>,
     /// Where parts of epochs go.
     pub parts: Sender<Part>,
+    /// The minima that the last epoch sealed, by source.
+    pub sealed: Vec<Watermark>,
 }
 
 impl Worker {
@@ -152,6 +164,8 @@ impl Worker {
     pub fn new(setup: Setup) -> Result<Self> {
         let nodes = setup.flow.nodes.iter().map(NodeRun::new).collect::<Result<Vec<_>>>()?;
         let stages = setup.layout.stages.len();
+        let mut sealed = setup.sealed;
+        sealed.resize(setup.flow.sources.len(), None);
         Ok(Self {
             index: setup.index,
             count: setup.count,
@@ -163,7 +177,8 @@ impl Worker {
             cut_at: Micros::MIN,
             cuts_announced: 0,
             control: None,
-            sealed: (0, vec![None; setup.flow.sources.len()]),
+            sealed: VecDeque::from([(0, sealed)]),
+            looked_at: Micros::MIN,
             drained: false,
             part: Part::new(setup.index, setup.flow.nodes.len()),
             parts: setup.parts,
@@ -234,7 +249,13 @@ impl Worker {
 
     /// Opens a source tick if there is a reason to: rows, a tick others have opened, a cut to reach, or time that must pass.
     fn open_tick(&mut self, tick: u64, now: Micros) -> Result<Step> {
-        let sealed = (self.sealed.0 + 1 == tick).then(|| self.sealed.1.clone());
+        let sealed = self.sealed_after(tick - 1).cloned();
+        if sealed.is_some() {
+            self.looked_at = now;
+        } else if self.readers.iter().flatten().any(Reader::has_idle) && now.saturating_sub(self.looked_at) >= self.options.tick_us_max {
+            // An idle partition wakes only on everybody's word: a worker that is always ahead would never look at it.
+            return Ok(Step::Idle);
+        }
         let mut rows: Vec<Vec<crate::rows::Rows>> = Vec::with_capacity(self.readers.len());
         let mut reason = false;
         for (source, reader) in self.readers.iter_mut().enumerate() {
@@ -263,10 +284,28 @@ impl Worker {
         self.opened_at = now;
         self.clock = self.clock.max(now);
         self.announce(tick, now);
-        let minima = self.readers.iter().map(|reader| reader.as_ref().and_then(Reader::watermark)).collect();
-        self.run_source_stage(tick, rows)?;
+        let minima: Vec<Watermark> = self.readers.iter().map(|reader| reader.as_ref().and_then(Reader::watermark)).collect();
+        let promised = self.promised(tick, &minima);
+        self.run_source_stage(tick, rows, &promised)?;
         self.finish_stage(0, tick, self.clock, minima, drained)?;
         Ok(Step::Worked)
+    }
+
+    /// The minima after a tick, if everybody's word on it is here.
+    fn sealed_after(&self, tick: u64) -> Option<&Vec<Watermark>> {
+        self.sealed.iter().find(|(each, _)| *each == tick).map(|(_, minima)| minima)
+    }
+
+    /// What this worker's sources promise in a tick. One whose partitions here are all idle promises what everybody has sealed: it holds
+    /// nothing back, and a row of it that comes later is judged by no less. One without partitions here has nothing to say.
+    fn promised(&self, tick: u64, minima: &[Watermark]) -> Vec<Watermark> {
+        let sealed = self.sealed_after(tick.saturating_sub(RUN_AHEAD));
+        let all = minima.iter().zip(&self.readers).enumerate();
+        all.map(|(source, (own, reader))| match (own, reader) {
+            (None, Some(_)) => sealed.and_then(|minima| minima.get(source).copied().flatten()).or(Some(BEGINNING)),
+            (own, _) => *own,
+        })
+        .collect()
     }
 
     /// Worker 0 decides what happens at the end of tick `tick + RUN_AHEAD`, which nobody can have opened yet.
@@ -315,14 +354,18 @@ impl Worker {
 
     /// Everybody's word on tick `tick` is here: the minima are what floors are taken from.
     fn seal(&mut self, tick: u64, messages: &[Message]) {
-        for source in 0..self.sealed.1.len() {
+        let mut minima = self.sealed.back().map(|(_, minima)| minima.clone()).unwrap_or_default();
+        for (source, sealed) in minima.iter_mut().enumerate() {
             let minimum = messages.iter().map(|message| message.minima.get(source).copied().flatten()).fold(None, least);
-            self.sealed.1[source] = self.sealed.1[source].max(minimum);
+            *sealed = (*sealed).max(minimum);
         }
-        self.sealed.0 = tick;
+        let watermark = minima.iter().copied().flatten().min().unwrap_or(i64::MIN);
+        self.sealed.push_back((tick, minima));
+        if self.sealed.len() > SEALED_TICKS_MAX {
+            self.sealed.pop_front();
+        }
         self.drained = self.options.bounded && messages.iter().all(|message| message.drained);
         if self.index == 0 {
-            let watermark = self.sealed.1.iter().copied().flatten().min().unwrap_or(i64::MIN);
             self.shared.watermark.store(watermark, Ordering::Relaxed);
         }
     }
@@ -355,7 +398,7 @@ impl Worker {
         let mut part = std::mem::replace(&mut self.part, Part::new(self.index, self.nodes.len()));
         part.kind = control.kind;
         part.tick = tick;
-        part.watermarks = self.sealed.1.clone();
+        part.watermarks = self.sealed_after(tick).cloned().unwrap_or_default();
         // Rows read by ticks after the cut belong to the next epoch.
         let (now, later) = part.ranges.into_iter().partition(|(each, _)| *each <= tick);
         part.ranges = now;

@@ -94,6 +94,11 @@ impl Reader {
         self.input.committed(&positions);
     }
 
+    /// Is a partition idle?
+    pub fn has_idle(&self) -> bool {
+        self.positions.iter().any(|position| position.idle)
+    }
+
     /// Every partition has reached its end offset (never so without end offsets).
     pub fn drained(&self) -> bool {
         self.positions.iter().zip(&self.ends).all(|(position, end)| end.is_some_and(|end| position.next >= end))
@@ -112,7 +117,10 @@ impl Reader {
         let share = self.positions.iter().filter(|position| !position.idle).count().max(1);
         for index in 0..self.positions.len() {
             let (position, end) = (self.positions[index].clone(), self.ends[index]);
-            if end.is_some_and(|end| position.next >= end) || (position.idle && sealed.is_none()) || self.too_far_ahead(&position, slowest, options) {
+            if end.is_some_and(|end| position.next >= end)
+                || (position.idle && sealed.is_none())
+                || self.too_far_ahead(&position, slowest, options)
+            {
                 continue;
             }
             let limits = Limits {
@@ -128,7 +136,13 @@ impl Reader {
                     self.positions[index].idle = false;
                     self.positions[index].floor = position.floor.max(floor);
                     taken.turned |= position.idle;
-                    taken.ranges.push(ReadRange { source: self.source, partition: position.partition, from: position.next, to: read.next, floor });
+                    taken.ranges.push(ReadRange {
+                        source: self.source,
+                        partition: position.partition,
+                        from: position.next,
+                        to: read.next,
+                        floor,
+                    });
                     taken.rows.extend(self.accept(index, read, out)?);
                 }
                 None if polled.at_end => {
@@ -148,7 +162,8 @@ impl Reader {
 
     fn slowest(&self) -> Option<Micros> {
         let reading = self.positions.iter().zip(&self.ends).zip(&self.at_end_since);
-        let behind = reading.filter(|((position, end), at_end)| !position.idle && at_end.is_none() && end.is_none_or(|end| position.next < end));
+        let behind =
+            reading.filter(|((position, end), at_end)| !position.idle && at_end.is_none() && end.is_none_or(|end| position.next < end));
         behind.map(|((position, _), _)| position.effective().unwrap_or(BEGINNING)).min()
     }
 
@@ -180,7 +195,8 @@ impl Reader {
         if let Some(time) = self.spec.time {
             let column = read.batch.column(time.column);
             let times = column.as_primitive_opt::<TimestampMicrosecondType>();
-            let times = times.ok_or_else(|| Error::failed(format!("source {}: the time column is {}", self.spec.name, column.data_type())))?;
+            let times =
+                times.ok_or_else(|| Error::failed(format!("source {}: the time column is {}", self.spec.name, column.data_type())))?;
             let (mut own, floor) = (position.watermark.unwrap_or(BEGINNING), position.floor.unwrap_or(BEGINNING));
             for row in 0..rows {
                 watermarks[row] = own.max(floor);

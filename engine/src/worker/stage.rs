@@ -87,13 +87,12 @@ impl NodeRun {
 
 impl Worker {
     /// Stage 0: what the sources brought.
-    pub(super) fn run_source_stage(&mut self, tick: u64, mut rows: Vec<Vec<Rows>>) -> Result<()> {
+    pub(super) fn run_source_stage(&mut self, tick: u64, mut rows: Vec<Vec<Rows>>, promised: &[Watermark]) -> Result<()> {
         let nodes = self.layout.stages[0].clone();
         for id in nodes {
             if let Some(source) = self.source_of(id) {
-                let watermark = self.readers.get(source).and_then(|reader| reader.as_ref()).and_then(|reader| reader.watermark());
                 let node = &mut self.nodes[id];
-                node.output.watermark = watermark;
+                node.output.watermark = promised.get(source).copied().flatten();
                 node.output.rows = rows.get_mut(source).map(std::mem::take).unwrap_or_default();
                 let read: usize = node.output.rows.iter().map(Rows::len).sum();
                 self.shared.rows_in.fetch_add((read + node.output.dead.len()) as u64, Ordering::Relaxed);
@@ -223,7 +222,8 @@ impl Worker {
         }
         if stage == 0 {
             let readers = self.readers.iter().enumerate();
-            self.part.positions = readers.filter_map(|(source, reader)| reader.as_ref().map(|reader| (source, reader.positions().to_vec()))).collect();
+            self.part.positions =
+                readers.filter_map(|(source, reader)| reader.as_ref().map(|reader| (source, reader.positions().to_vec()))).collect();
         }
         Ok(())
     }
@@ -247,7 +247,7 @@ fn run_operator(node: &mut NodeRun, rows: Vec<Vec<Rows>>, watermark: Watermark, 
 }
 
 /// Sends each row to the owner of its key group.
-fn split(mut rows: Rows, keys: &[usize], count: usize, outgoing: &mut [Vec<Rows>]) -> Result<()> {
+pub fn split(mut rows: Rows, keys: &[usize], count: usize, outgoing: &mut [Vec<Rows>]) -> Result<()> {
     if rows.hashes.is_none() {
         let columns: Vec<_> = keys.iter().filter_map(|key| rows.batch.columns().get(*key).cloned()).collect();
         rows.hashes = Some(hash_columns(&columns, rows.len())?.into());

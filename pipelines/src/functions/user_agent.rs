@@ -65,7 +65,8 @@ impl ScalarUDFImpl for UserAgent {
             device.append_option(agent.map(|agent| agent.device));
             bot.append_option(agent.map(|agent| agent.bot));
         }
-        let columns: Vec<ArrayRef> = vec![Arc::new(browser.finish()), Arc::new(os.finish()), Arc::new(device.finish()), Arc::new(bot.finish())];
+        let columns: Vec<ArrayRef> =
+            vec![Arc::new(browser.finish()), Arc::new(os.finish()), Arc::new(device.finish()), Arc::new(bot.finish())];
         Ok(ColumnarValue::Array(Arc::new(StructArray::try_new(fields(), columns, Some(NullBuffer::from(valid)))?)))
     }
 }
@@ -100,10 +101,26 @@ mod tests {
     fn agents_are_told_apart() {
         let parser = Parser::new();
         let table = [
-            ("Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0.0.0 Safari/537.36", "desktop", false),
-            ("Mozilla/5.0 (iPhone; CPU iPhone OS 17_5 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/17.5 Mobile/15E148 Safari/604.1", "phone", false),
-            ("Mozilla/5.0 (iPad; CPU OS 17_5 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/17.5 Mobile/15E148 Safari/604.1", "tablet", false),
-            ("Mozilla/5.0 (Linux; Android 14; SM-X710) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0.0.0 Safari/537.36", "tablet", false),
+            (
+                "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0.0.0 Safari/537.36",
+                "desktop",
+                false,
+            ),
+            (
+                "Mozilla/5.0 (iPhone; CPU iPhone OS 17_5 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/17.5 Mobile/15E148 Safari/604.1",
+                "phone",
+                false,
+            ),
+            (
+                "Mozilla/5.0 (iPad; CPU OS 17_5 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/17.5 Mobile/15E148 Safari/604.1",
+                "tablet",
+                false,
+            ),
+            (
+                "Mozilla/5.0 (Linux; Android 14; SM-X710) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0.0.0 Safari/537.36",
+                "tablet",
+                false,
+            ),
             ("Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)", "bot", true),
             ("python-requests/2.32.3", "bot", true),
             ("curl/8.7.1", "bot", true),

@@ -75,7 +75,9 @@ impl Lowering<'_> {
         }
         let below = self.below(aggregate, windowed)?;
         let when = match (self.emit(), windowed) {
-            (Some(Emit::Final), false) => return Err(Error::refused("emit = 'final' needs windows: without them no result is ever final; use emit = 'changes'")),
+            (Some(Emit::Final), false) => {
+                return Err(Error::refused("emit = 'final' needs windows: without them no result is ever final; use emit = 'changes'"));
+            }
             (Some(Emit::Changes), _) | (None, false) => When::Changes,
             (Some(Emit::Final) | None, true) => When::Final,
         };
@@ -117,7 +119,11 @@ impl Lowering<'_> {
         let mut node = input;
         if pre {
             let aggregation = Arc::clone(aggregation);
-            node = self.add_operator(vec![node], "partial", Arc::new(move || Ok(Box::new(Partial::new(Arc::clone(&aggregation))?) as Box<dyn Operator>)));
+            node = self.add_operator(
+                vec![node],
+                "partial",
+                Arc::new(move || Ok(Box::new(Partial::new(Arc::clone(&aggregation))?) as Box<dyn Operator>)),
+            );
         }
         let exchanged = self.exchange(node, (0..keys).collect());
         let aggregation = Arc::clone(aggregation);
@@ -135,7 +141,9 @@ impl Lowering<'_> {
                 WindowKind::Tumble { size_us, offset_us } => {
                     (Windows::tumble(size_us, offset_us)?, SpanKind::Fixed { size_us, slide_us: size_us, offset_us })
                 }
-                WindowKind::Hop { slide_us, size_us } => (Windows::hop(slide_us, size_us, 0)?, SpanKind::Fixed { size_us, slide_us, offset_us: 0 }),
+                WindowKind::Hop { slide_us, size_us } => {
+                    (Windows::hop(slide_us, size_us, 0)?, SpanKind::Fixed { size_us, slide_us, offset_us: 0 })
+                }
                 WindowKind::Session { .. } => return Err(Error::failed("a session is planned elsewhere")),
             };
             return Ok(Below { stream, schema, windows: Some(From { windows, kind, time, early_us: 0 }) });
@@ -147,7 +155,9 @@ impl Lowering<'_> {
         }
         let span = stream.span.ok_or_else(|| Error::refused("GROUP BY names a window that its input does not carry"))?;
         let SpanKind::Fixed { size_us, slide_us, offset_us } = span.kind else {
-            return Err(Error::refused("aggregating sessions again by their window is not supported yet: query the sessions' table instead"));
+            return Err(Error::refused(
+                "aggregating sessions again by their window is not supported yet: query the sessions' table instead",
+            ));
         };
         let time: Arc<dyn Expression> = match (span.start, span.end) {
             (Some(start), _) => column(start, TIMESTAMP, WINDOW_START),
@@ -178,7 +188,15 @@ impl Lowering<'_> {
     }
 
     /// Back to the plan's columns: GROUP BY in its order, then the aggregates.
-    pub(super) fn finish(&mut self, node: NodeId, grouping: &Grouping, windowed: bool, from: &SchemaRef, to: &SchemaRef, windows: Option<&From>) -> NodeId {
+    pub(super) fn finish(
+        &mut self,
+        node: NodeId,
+        grouping: &Grouping,
+        windowed: bool,
+        from: &SchemaRef,
+        to: &SchemaRef,
+        windows: Option<&From>,
+    ) -> NodeId {
         let keys = grouping.keys.len();
         let late_end = windows.map(|from| from.early_us).filter(|early| *early != 0);
         let mut columns: Vec<Arc<dyn Expression>> = Vec::with_capacity(to.fields().len());
@@ -226,7 +244,9 @@ pub(super) fn result_schema(input: &SchemaRef, grouping: &Grouping, windowed: bo
 /// Which GROUP BY expressions are bounds of the window.
 fn group(aggregate: &Aggregate, kinds: &[Option<TimeKind>]) -> Grouping {
     let mut grouping = Grouping { places: Vec::new(), keys: Vec::new() };
-    let windowed = |expr: &Expr| plain_column(expr, aggregate.input.schema()).and_then(|index| kinds.get(index).copied().flatten()).filter(|kind| kind.is_window());
+    let windowed = |expr: &Expr| {
+        plain_column(expr, aggregate.input.schema()).and_then(|index| kinds.get(index).copied().flatten()).filter(|kind| kind.is_window())
+    };
     for expr in &aggregate.group_expr {
         grouping.places.push(match windowed(expr) {
             Some(TimeKind::WindowStart | TimeKind::SessionStart) => Place::Start,
@@ -334,7 +354,9 @@ fn quantile(call: &AggregateFunction) -> Result<f64> {
 pub(super) fn below_window(plan: &LogicalPlan) -> Result<Option<(WindowNode, LogicalPlan, Column)>> {
     let built = |built: datafusion::error::Result<LogicalPlan>| built.map_err(|error| Error::failed(error.strip_backtrace()));
     Ok(match plan {
-        LogicalPlan::Extension(extension) => WindowNode::of(extension).map(|node| (node.clone(), node.input.clone(), node.time_column.clone())),
+        LogicalPlan::Extension(extension) => {
+            WindowNode::of(extension).map(|node| (node.clone(), node.input.clone(), node.time_column.clone()))
+        }
         LogicalPlan::SubqueryAlias(alias) => match below_window(&alias.input)? {
             Some((node, input, time)) => {
                 let aliased = built(LogicalPlanBuilder::from(input).alias(alias.alias.clone()).and_then(LogicalPlanBuilder::build))?;
@@ -344,9 +366,11 @@ pub(super) fn below_window(plan: &LogicalPlan) -> Result<Option<(WindowNode, Log
             None => None,
         },
         LogicalPlan::Filter(filter) if !names_window(&filter.predicate) => match below_window(&filter.input)? {
-            Some((node, input, time)) => {
-                Some((node, built(LogicalPlanBuilder::from(input).filter(filter.predicate.clone()).and_then(LogicalPlanBuilder::build))?, time))
-            }
+            Some((node, input, time)) => Some((
+                node,
+                built(LogicalPlanBuilder::from(input).filter(filter.predicate.clone()).and_then(LogicalPlanBuilder::build))?,
+                time,
+            )),
             None => None,
         },
         LogicalPlan::Projection(projection) => {

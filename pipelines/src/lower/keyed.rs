@@ -37,7 +37,10 @@ pub fn keyed(plan: &LogicalPlan) -> Result<Keyed> {
 }
 
 fn project(input: LogicalPlan, exprs: Vec<Expr>) -> Result<LogicalPlan> {
-    LogicalPlanBuilder::from(input).project(exprs).and_then(LogicalPlanBuilder::build).map_err(|error| Error::refused(error.strip_backtrace()))
+    LogicalPlanBuilder::from(input)
+        .project(exprs)
+        .and_then(LogicalPlanBuilder::build)
+        .map_err(|error| Error::refused(error.strip_backtrace()))
 }
 
 /// The plan with its key's columns at the end, and where they are.
@@ -70,7 +73,9 @@ fn expose(plan: &LogicalPlan) -> Result<(LogicalPlan, Vec<usize>)> {
             let built = LogicalPlanBuilder::from(input).alias(alias.alias.clone()).and_then(LogicalPlanBuilder::build);
             Ok((built.map_err(|error| Error::refused(error.strip_backtrace()))?, key))
         }
-        _ => Err(Error::refused("the view's key (its GROUP BY or PARTITION BY columns) gets lost on the way to SELECT: select those columns too")),
+        _ => Err(Error::refused(
+            "the view's key (its GROUP BY or PARTITION BY columns) gets lost on the way to SELECT: select those columns too",
+        )),
     }
 }
 

@@ -53,7 +53,16 @@ pub struct Opened {
 pub fn lower(program: &Program, planned: &[PlannedOutput], opener: &dyn Opener, workers: usize) -> Result<Dataflow> {
     let keyed = planned.iter().map(|output| keyed::keyed(&output.analyzed)).collect::<Result<Vec<_>>>()?;
     let plans = keyed.iter().map(|keyed| rewritten(&keyed.plan)).collect::<Result<Vec<_>>>()?;
-    let mut lowering = Lowering { program, flow: Dataflow::default(), workers, sources: BTreeMap::new(), outputs: HashMap::new(), known: HashMap::new(), output: None, stateful: 0 };
+    let mut lowering = Lowering {
+        program,
+        flow: Dataflow::default(),
+        workers,
+        sources: BTreeMap::new(),
+        outputs: HashMap::new(),
+        known: HashMap::new(),
+        output: None,
+        stateful: 0,
+    };
     lowering.add_sources(&plans, opener)?;
     for ((planned, keyed), plan) in planned.iter().zip(&keyed).zip(&plans) {
         let output = program.outputs.iter().find(|output| output.name == planned.name);
@@ -66,7 +75,14 @@ pub fn lower(program: &Program, planned: &[PlannedOutput], opener: &dyn Opener, 
 /// A refusal that has no place of its own gets the output's.
 fn placed(program: &Program, output: &Output, error: Error) -> Error {
     if error.kind() == tidemill_engine::error::Kind::Refused && !error.message().contains(": error:") {
-        return Error::refused(format!("{}:{}:{}: error: {}: {}", program.file, output.at.line, output.at.column, output.name, error.message()));
+        return Error::refused(format!(
+            "{}:{}:{}: error: {}: {}",
+            program.file,
+            output.at.line,
+            output.at.column,
+            output.name,
+            error.message()
+        ));
     }
     error
 }
@@ -104,8 +120,10 @@ impl<'a> Lowering<'a> {
             if !plans.iter().any(|plan| reads(plan, &source.name)) {
                 continue;
             }
-            let columns: Vec<String> = source.columns.iter().filter(|column| needed.contains(&column.name)).map(|column| column.name.clone()).collect();
-            let hidden: Vec<String> = crate::sql::HIDDEN.iter().filter(|name| needed.iter().any(|each| each == *name)).map(|name| (*name).to_owned()).collect();
+            let columns: Vec<String> =
+                source.columns.iter().filter(|column| needed.contains(&column.name)).map(|column| column.name.clone()).collect();
+            let hidden: Vec<String> =
+                crate::sql::HIDDEN.iter().filter(|name| needed.iter().any(|each| each == *name)).map(|name| (*name).to_owned()).collect();
             let opened = opener.open(source, &columns, &hidden)?;
             let time = match &source.watermark {
                 Some(watermark) => {
@@ -155,8 +173,12 @@ impl<'a> Lowering<'a> {
         let mut text = format!("{}\n{} {:?} {:?}\n", plan.display_indent_schema(), output.lateness_us, output.emit, output.state_ttl_us);
         for source in &self.program.sources {
             if reads(plan, &source.name) {
-                let columns: Vec<_> = source.columns.iter().map(|column| (&column.name, &column.spelled, &column.data_type, column.nullable)).collect();
-                text.push_str(&format!("{} {columns:?} {:?} {:?} {:?}\n", source.name, source.watermark, source.options.format, source.options.max_future_us));
+                let columns: Vec<_> =
+                    source.columns.iter().map(|column| (&column.name, &column.spelled, &column.data_type, column.nullable)).collect();
+                text.push_str(&format!(
+                    "{} {columns:?} {:?} {:?} {:?}\n",
+                    source.name, source.watermark, source.options.format, source.options.max_future_us
+                ));
             }
         }
         format!("{:016x}", hash_bytes(text.as_bytes(), 0))
@@ -211,7 +233,8 @@ impl<'a> Lowering<'a> {
         let full: Vec<Option<usize>> = schema.fields().iter().map(|field| read.schema.index_of(field.name()).ok()).collect();
         let columns = named_columns(&schema, &read.schema)?;
         let bound = read.behind_us;
-        let held = self.add_operator(vec![read.node], "hold_back", Arc::new(move || Ok(Box::new(HoldBack::new(bound)) as Box<dyn Operator>)));
+        let held =
+            self.add_operator(vec![read.node], "hold_back", Arc::new(move || Ok(Box::new(HoldBack::new(bound)) as Box<dyn Operator>)));
         let node = self.project(held, Vec::new(), columns, &schema, "columns");
         Ok(Stream { node, schema, raw: false, span: read.span.and_then(|span| span.through(&full)), ..read })
     }
@@ -248,9 +271,17 @@ impl<'a> Lowering<'a> {
         Ok(Stream { node, schema, span: input.span.and_then(|span| span.through(&from)), ..input })
     }
 
-    fn project(&mut self, input: NodeId, filters: Vec<Arc<dyn Expression>>, columns: Vec<Arc<dyn Expression>>, schema: &SchemaRef, name: &str) -> NodeId {
+    fn project(
+        &mut self,
+        input: NodeId,
+        filters: Vec<Arc<dyn Expression>>,
+        columns: Vec<Arc<dyn Expression>>,
+        schema: &SchemaRef,
+        name: &str,
+    ) -> NodeId {
         let schema = nullable(schema);
-        let make: Make = Arc::new(move || Ok(Box::new(Map::new(filters.clone(), columns.clone(), Arc::clone(&schema))) as Box<dyn Operator>));
+        let make: Make =
+            Arc::new(move || Ok(Box::new(Map::new(filters.clone(), columns.clone(), Arc::clone(&schema))) as Box<dyn Operator>));
         self.add_operator(vec![input], name, make)
     }
 

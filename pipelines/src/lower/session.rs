@@ -17,11 +17,21 @@ use super::{Lowering, Span, plain_column};
 use crate::sql::{Emit, WindowNode};
 
 impl Lowering<'_> {
-    pub(super) fn session(&mut self, aggregate: &Aggregate, grouping: &Grouping, node: &WindowNode, stripped: &LogicalPlan, time: &Column, gap_us: i64) -> Result<Stream> {
+    pub(super) fn session(
+        &mut self,
+        aggregate: &Aggregate,
+        grouping: &Grouping,
+        node: &WindowNode,
+        stripped: &LogicalPlan,
+        time: &Column,
+        gap_us: i64,
+    ) -> Result<Stream> {
         check_keys(grouping, node, stripped)?;
         let stream = self.plan(stripped)?;
         if stream.revises {
-            return Err(Error::refused("sessions over rows that may be revised are not supported yet: read the source, or a view without GROUP BY"));
+            return Err(Error::refused(
+                "sessions over rows that may be revised are not supported yet: read the source, or a view without GROUP BY",
+            ));
         }
         let schema = Arc::clone(stripped.schema());
         let time = compile(&Expr::Column(time.clone()), &schema)?;
@@ -47,7 +57,11 @@ impl Lowering<'_> {
         let pre = self.workers > 1;
         if pre {
             let sessions = Arc::clone(&sessions);
-            at = self.add_operator(vec![at], "session_partial", Arc::new(move || Ok(Box::new(Partial::new(Arc::clone(&sessions))?) as Box<dyn Operator>)));
+            at = self.add_operator(
+                vec![at],
+                "session_partial",
+                Arc::new(move || Ok(Box::new(Partial::new(Arc::clone(&sessions))?) as Box<dyn Operator>)),
+            );
         }
         let exchanged = self.exchange(at, (0..keys).collect());
         let input = if pre { Input::Partials } else { Input::Raw };
@@ -72,7 +86,9 @@ fn check_keys(grouping: &Grouping, node: &WindowNode, stripped: &LogicalPlan) ->
         return Err(Error::refused(format!("the session's key {} must be in GROUP BY too", names(missing))));
     }
     match grouping.keys.iter().zip(&grouped).find(|(_, index)| index.is_none_or(|index| !wanted.contains(&index))) {
-        Some((expr, _)) => Err(Error::refused(format!("GROUP BY {expr} is no key of the session: write it as a further argument of session(…)"))),
+        Some((expr, _)) => {
+            Err(Error::refused(format!("GROUP BY {expr} is no key of the session: write it as a further argument of session(…)")))
+        }
         None => Ok(()),
     }
 }
@@ -83,7 +99,9 @@ fn trace(plan: &LogicalPlan, index: usize, below: &LogicalPlan) -> Option<usize>
         return Some(index);
     }
     match plan {
-        LogicalPlan::Projection(projection) => trace(&projection.input, plain_column(projection.expr.get(index)?, projection.input.schema())?, below),
+        LogicalPlan::Projection(projection) => {
+            trace(&projection.input, plain_column(projection.expr.get(index)?, projection.input.schema())?, below)
+        }
         LogicalPlan::Filter(filter) => trace(&filter.input, index, below),
         LogicalPlan::SubqueryAlias(alias) => trace(&alias.input, index, below),
         _ => None,

@@ -49,13 +49,21 @@ impl Lowering<'_> {
             Ok(columns.len() - 1)
         };
         let partition = function.params.partition_by.iter().map(&mut place).collect::<Result<Vec<_>>>()?;
-        let order = function.params.order_by.iter().map(|sort| Ok((place(&sort.expr)?, SortOptions { descending: !sort.asc, nulls_first: sort.nulls_first })));
+        let order = function
+            .params
+            .order_by
+            .iter()
+            .map(|sort| Ok((place(&sort.expr)?, SortOptions { descending: !sort.asc, nulls_first: sort.nulls_first })));
         let order = order.collect::<Result<Vec<_>>>()?;
         let window_end = window_end(&input, &partition, &mut columns, &mut fields);
         let prepared: SchemaRef = Arc::new(Schema::new(fields));
         let node = self.project(input.node, Vec::new(), columns, &prepared, "rank_by");
         let emit = match (self.emit(), window_end) {
-            (Some(Emit::Final), None) => return Err(Error::refused("emit = 'final' needs windows: PARTITION BY window_start or window_end, or use emit = 'changes'")),
+            (Some(Emit::Final), None) => {
+                return Err(Error::refused(
+                    "emit = 'final' needs windows: PARTITION BY window_start or window_end, or use emit = 'changes'",
+                ));
+            }
             (Some(Emit::Changes), _) | (_, None) => When::Changes,
             (_, Some(_)) => When::Final,
         };

@@ -28,7 +28,9 @@ impl Lowering<'_> {
         let mut inputs: Vec<usize> = Vec::new();
         if shared {
             if branches.iter().any(|branch| !branch.raw) {
-                return Err(Error::refused("UNION ALL of aggregated streams over one source is not supported yet: make each a materialized view and union those in your queries"));
+                return Err(Error::refused(
+                    "UNION ALL of aggregated streams over one source is not supported yet: make each a materialized view and union those in your queries",
+                ));
             }
             // Lower the branches again, on source nodes whose rows carry no tokens.
             self.known = before;

@@ -20,16 +20,24 @@ impl Lowering<'_> {
             WindowKind::Tumble { size_us, offset_us } => {
                 (Windows::tumble(size_us, offset_us)?, SpanKind::Fixed { size_us, slide_us: size_us, offset_us })
             }
-            WindowKind::Hop { slide_us, size_us } => (Windows::hop(slide_us, size_us, 0)?, SpanKind::Fixed { size_us, slide_us, offset_us: 0 }),
+            WindowKind::Hop { slide_us, size_us } => {
+                (Windows::hop(slide_us, size_us, 0)?, SpanKind::Fixed { size_us, slide_us, offset_us: 0 })
+            }
             WindowKind::Session { .. } => {
-                return Err(Error::refused("rows of session(…) are not known before the session ends: GROUP BY window_start, window_end and the session's keys"));
+                return Err(Error::refused(
+                    "rows of session(…) are not known before the session ends: GROUP BY window_start, window_end and the session's keys",
+                ));
             }
         };
         let input = self.plan(&node.input)?;
         let time = node.time_index().map_err(|error| Error::refused(error.strip_backtrace()))?;
-        let schema = arrow_schema(&datafusion::logical_expr::LogicalPlan::Extension(datafusion::logical_expr::Extension { node: Arc::new(node.clone()) }));
+        let schema = arrow_schema(&datafusion::logical_expr::LogicalPlan::Extension(datafusion::logical_expr::Extension {
+            node: Arc::new(node.clone()),
+        }));
         let (flat, lateness_us) = (nullable(&schema), self.lateness_us());
-        let make: Make = Arc::new(move || Ok(Box::new(WindowAssign::new(Judge::new(windows, lateness_us), time, Arc::clone(&flat))) as Box<dyn Operator>));
+        let make: Make = Arc::new(move || {
+            Ok(Box::new(WindowAssign::new(Judge::new(windows, lateness_us), time, Arc::clone(&flat))) as Box<dyn Operator>)
+        });
         let assigned = self.add_operator(vec![input.node], "window_assign", make);
         let span = Some(trailing_span(kind, schema.fields().len()));
         Ok(Stream { node: assigned, schema, span, ..input })

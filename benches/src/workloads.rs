@@ -1,0 +1,215 @@
+//! The workloads: their SQL, the same answer computed plainly, and one run of each through the real planner, workers and epochs.
+//!
+//! Always: one worker, an epoch a second, durable in a folder; a run stops when all bids are read, without a closing publish, and what it
+//! has published until then must be what the plain computation says. No cold tier: `kafka` measures that.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use arrow::array::AsArray;
+use arrow::datatypes::Int64Type;
+use tidemill_engine::epoch::coordinator::EpochOptions;
+use tidemill_engine::epoch::manifest::{Manifest, SourceEntry};
+use tidemill_engine::epoch::recover::{Identity, create};
+use tidemill_engine::epoch::store::{LocalStore, Store};
+use tidemill_engine::error::{Error, Result};
+use tidemill_engine::run::Run;
+use tidemill_engine::sim::hot_rows;
+use tidemill_engine::source::Position;
+use tidemill_engine::worker::{Shared, WorkerOptions};
+use tidemill_pipelines::lower::lower;
+use tidemill_pipelines::runner::Pipeline;
+
+use crate::bids::{Bids, COLUMNS, PARTITIONS};
+use crate::memory::Memory;
+use crate::usage;
+
+/// Windows of a workload, in microseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Windows {
+    /// None: three of seven columns, of which a filter lets nothing pass.
+    Project,
+    /// Slide and size; a tumble's are equal.
+    Hop(i64, i64),
+    /// The gap.
+    Session(i64),
+}
+
+/// What is run.
+#[derive(Debug, Clone, Copy)]
+pub struct Workload {
+    /// Its name in the table.
+    pub name: &'static str,
+    /// Its windows.
+    pub windows: Windows,
+}
+
+/// All of them.
+pub const ALL: [Workload; 5] = [
+    Workload { name: "decode + project 3 of 7", windows: Windows::Project },
+    Workload { name: "tumble 10 s", windows: Windows::Hop(10_000_000, 10_000_000) },
+    Workload { name: "hop 10 s / 2 s", windows: Windows::Hop(2_000_000, 10_000_000) },
+    Workload { name: "hop 10 min / 1 s", windows: Windows::Hop(1_000_000, 600_000_000) },
+    Workload { name: "session 1 s", windows: Windows::Session(1_000_000) },
+];
+
+/// Rows of the output and the bids they count.
+pub type Answer = (i64, i64);
+
+impl Workload {
+    /// The pipeline.
+    pub fn sql(&self, topic: &str) -> String {
+        let source = format!(
+            "SET pipeline = 'bench'; CREATE TABLE bids ({COLUMNS}) WITH (connector = 'kafka', topic = '{topic}', format = 'json');"
+        );
+        let grouped = |windows: String| {
+            format!(
+                "{source} CREATE MATERIALIZED VIEW out AS SELECT window_start, window_end, auction, count(*) AS bids FROM {windows} \
+                 GROUP BY window_start, window_end, auction;"
+            )
+        };
+        let seconds = |us: i64| format!("INTERVAL '{} seconds'", us / 1_000_000);
+        match self.windows {
+            Windows::Project => {
+                format!("{source} CREATE MATERIALIZED VIEW out AS SELECT auction, price, dateTime FROM bids WHERE price < 0;")
+            }
+            Windows::Hop(slide, size) if slide == size => grouped(format!("tumble(bids, dateTime, {})", seconds(size))),
+            Windows::Hop(slide, size) => grouped(format!("hop(bids, dateTime, {}, {})", seconds(slide), seconds(size))),
+            Windows::Session(gap) => grouped(format!("session(bids, dateTime, {}, auction)", seconds(gap))),
+        }
+    }
+
+    /// The right answer when the watermark has come to `watermark_us`.
+    pub fn expected(&self, bids: &Bids, watermark_us: i64) -> Answer {
+        match self.windows {
+            Windows::Project => (0, 0),
+            Windows::Hop(slide, size) => hops(bids, slide, size, watermark_us),
+            Windows::Session(gap) => sessions(bids, gap, watermark_us),
+        }
+    }
+}
+
+/// Bids by window and key, in the order of time.
+fn hops(bids: &Bids, slide: i64, size: i64, watermark_us: i64) -> Answer {
+    let times: Vec<i64> = (0..bids.len()).map(Bids::time_us).collect();
+    let Some((first, last)) = times.first().zip(times.last()) else { return (0, 0) };
+    let (mut rows, mut counted) = (0, 0);
+    let mut start = (first - size).div_euclid(slide) * slide + slide;
+    while start <= *last && start + size <= watermark_us {
+        let (from, to) = (times.partition_point(|time| *time < start), times.partition_point(|time| *time < start + size));
+        let mut seen = vec![false; crate::bids::KEYS as usize];
+        for auction in bids.auctions().get(from..to).unwrap_or_default() {
+            if let Some(seen) = seen.get_mut(*auction as usize) {
+                rows += i64::from(!std::mem::replace(seen, true));
+            }
+        }
+        counted += (to - from) as i64;
+        start += slide;
+    }
+    (rows, counted)
+}
+
+fn sessions(bids: &Bids, gap: i64, watermark_us: i64) -> Answer {
+    let mut open: HashMap<u32, (i64, i64)> = HashMap::new();
+    let (mut rows, mut counted) = (0, 0);
+    for (bid, auction) in bids.auctions().iter().enumerate() {
+        let time = Bids::time_us(bid);
+        let session = open.entry(*auction).or_insert((time, 0));
+        if time > session.0 + gap {
+            (rows, counted) = (rows + 1, counted + session.1);
+            session.1 = 0;
+        }
+        *session = (time, session.1 + 1);
+    }
+    for (_, count) in open.into_values().filter(|(last, _)| last + gap <= watermark_us) {
+        (rows, counted) = (rows + 1, counted + count);
+    }
+    (rows, counted)
+}
+
+/// What a run took.
+#[derive(Debug, Clone, Copy)]
+pub struct Took {
+    /// CPU seconds of the process.
+    pub cpu_s: f64,
+    /// Seconds of wall clock.
+    pub wall_s: f64,
+    /// Peak memory above what was held before, in bytes.
+    pub memory: u64,
+    /// Epochs committed.
+    pub epochs: u64,
+    /// Rows published and bids counted in them.
+    pub answer: Answer,
+}
+
+/// Runs a workload over all bids.
+pub fn run(workload: &Workload, bids: &Arc<Bids>) -> Result<Took> {
+    let folder = tempfile::tempdir()?;
+    let store: Arc<dyn Store> = Arc::new(LocalStore::open(folder.path())?);
+    let pipeline = Pipeline::parse("bench.sql", &workload.sql("bids"))?;
+    let flow = lower(&pipeline.program, &pipeline.planned, &Memory(Arc::clone(bids)), 1)?;
+    let identity = Identity { pipeline: "bench".into(), incarnation: "one".into(), build: "bench".into(), workers: 1 };
+    let partitions = (0..PARTITIONS as i32).map(|partition| Position::new(partition, 0)).collect();
+    let sources = vec![SourceEntry { name: "bids".into(), topic: "bids".into(), topic_id: None, partitions }];
+    let manifest = create(&flow, &identity, "bench".into(), sources)?;
+    let shared = Arc::new(Shared::new(1));
+    let mut options = WorkerOptions::default();
+    options.read.idle = false;
+    usage::forget_peak();
+    let (before, began, cpu) = (usage::memory().1, Instant::now(), usage::cpu_s());
+    let (watched, all) = (Arc::clone(&shared), bids.len() as u64);
+    let watch = thread::spawn(move || {
+        while watched.rows_in.load(Ordering::Relaxed) < all && !watched.failed.load(Ordering::Relaxed) {
+            thread::sleep(Duration::from_millis(1));
+        }
+        watched.stop.store(true, Ordering::Release);
+    });
+    let ended = tidemill_engine::run::run(Run {
+        flow,
+        workers: 1,
+        options,
+        epochs: EpochOptions::default(),
+        store: Arc::clone(&store),
+        manifest,
+        publisher: None,
+        ends: None,
+        shared,
+        on_epoch: Box::new(|_| {}),
+    });
+    let took = Took {
+        cpu_s: usage::cpu_s() - cpu,
+        wall_s: began.elapsed().as_secs_f64(),
+        memory: usage::memory().0.saturating_sub(before),
+        epochs: 0,
+        answer: (0, 0),
+    };
+    let _ = watch.join();
+    let ended = ended?;
+    let answer = published(store.as_ref(), &ended)?;
+    let expected = workload.expected(bids, bids.watermark_us());
+    if answer != expected {
+        return Err(Error::failed(format!("{}: published (rows, bids) {answer:?}, expected {expected:?}", workload.name)));
+    }
+    let read: i64 = ended.accounts.iter().map(|account| account.counts.rows_in).sum();
+    if read != bids.len() as i64 || ended.accounts.iter().any(|account| account.counts.imbalance() != 0) {
+        return Err(Error::failed(format!("{}: {read} bids read, accounts {:?}", workload.name, ended.accounts)));
+    }
+    Ok(Took { epochs: ended.epoch, answer, ..took })
+}
+
+fn published(store: &dyn Store, manifest: &Manifest) -> Result<Answer> {
+    let (mut rows, mut counted) = (0, 0);
+    let hot = hot_rows(store, manifest)?;
+    for (_, batch) in manifest.tables.iter().zip(hot).filter(|(table, _)| table.name == "out").flat_map(|(_, hot)| hot) {
+        let int = |name: &str| batch.column_by_name(name).and_then(|column| column.as_primitive_opt::<Int64Type>());
+        let Some(weights) = int("_weight") else { return Err(Error::failed("hot rows without a weight")) };
+        rows += weights.values().iter().sum::<i64>();
+        if let Some(bids) = int("bids") {
+            counted += bids.values().iter().zip(weights.values()).map(|(bids, weight)| bids * weight).sum::<i64>();
+        }
+    }
+    Ok((rows, counted))
+}
