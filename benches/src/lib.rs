@@ -7,5 +7,6 @@ pub mod bids;
 pub mod floor;
 pub mod kafka;
 pub mod memory;
+pub mod plans;
 pub mod usage;
 pub mod workloads;

@@ -1,7 +1,9 @@
-//! The Kafka source, the admin part and the producer against brokers: librdkafka's mock, and a real one at TIDEMILL_BROKERS.
+//! The Kafka source, the admin part and the producer against brokers: librdkafka's mock, and a real one started on demand.
 //!
-//! Always: topics of the real broker have names of their own, so tests don't meet. Without TIDEMILL_BROKERS the tests that need it say that
-//! they were skipped; with CI set they fail.
+//! Always: topics of the real broker have names of their own, so tests don't meet. Where no broker can be had the tests that need it say
+//! that they were skipped; with CI set they fail.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(clippy::disallowed_methods, reason = "deadlines of polls, and topic names nobody else has")]
 
 use std::time::{Duration, Instant};
 
@@ -18,11 +20,11 @@ use tidemill_engine::source::{Limits, ReadBatch, Source};
 const LIMITS: Limits = Limits { rows_max: 1000, bytes_max: 1 << 20, end: i64::MAX };
 
 fn brokers() -> Option<String> {
-    match std::env::var("TIDEMILL_BROKERS") {
-        Ok(brokers) if !brokers.is_empty() => Some(brokers),
-        _ if std::env::var_os("CI").is_some() => panic!("CI is set but TIDEMILL_BROKERS is not"),
-        _ => {
-            eprintln!("skipped: TIDEMILL_BROKERS names no broker (deploy/kafka/kafka start prints one)");
+    match tidemill_tests::broker::broker() {
+        Ok(brokers) => Some(brokers),
+        Err(why) if tidemill_tests::broker::required() => panic!("no broker: {why}"),
+        Err(why) => {
+            eprintln!("skipped: {why}");
             None
         }
     }

@@ -99,7 +99,10 @@ pub trait Watch: Send + Sync {
 pub fn run(pipeline: &Pipeline, options: &Options, shared: &Arc<Shared>, watch: &Arc<dyn Watch>) -> Result<Manifest> {
     let (mut workers_options, epochs) = settings(options)?;
     let connections = Connections::new(options.brokers.clone(), options.kafka.clone(), pipeline.name(), options.workers);
-    let flow = pipeline.dataflow(&connections)?;
+    let mut flow = pipeline.dataflow(&connections)?;
+    if let Some(idle_after_us) = idle_after_us(options) {
+        flow.sources.iter_mut().for_each(|source| source.idle_after_us = idle_after_us);
+    }
     let folder = options.data.join(pipeline.name());
     let reader = LocalStore::at(&folder);
     refuse_foreign(&folder, &reader)?;
@@ -260,6 +263,6 @@ fn settings(options: &Options) -> Result<(WorkerOptions, EpochOptions)> {
 }
 
 /// `--set idle_after`, which overrides every source's own.
-pub fn idle_after_us(options: &Options) -> Option<i64> {
+fn idle_after_us(options: &Options) -> Option<i64> {
     options.set.iter().rev().find(|(key, _)| key == "idle_after").and_then(|(_, value)| sql::parse_duration(value).ok())
 }

@@ -19,6 +19,8 @@ use datafusion::physical_expr::{PhysicalExpr, create_physical_expr};
 use tidemill_engine::error::{Error, Result};
 use tidemill_operators::expression::Expression;
 
+use crate::sql;
+
 /// One compiled expression.
 pub struct Compiled {
     physical: Arc<dyn PhysicalExpr>,
@@ -29,7 +31,7 @@ pub struct Compiled {
 impl Expression for Compiled {
     fn evaluate(&self, batch: &RecordBatch) -> Result<ArrayRef> {
         let value = self.physical.evaluate(batch).and_then(|value| value.into_array(batch.num_rows()));
-        let array = value.map_err(|error| Error::failed(error.strip_backtrace()))?;
+        let array = value.map_err(|error| Error::failed(sql::data_error(&error)))?;
         if *array.data_type() == self.data_type { Ok(array) } else { Ok(cast(&array, &self.data_type)?) }
     }
 
@@ -46,7 +48,7 @@ pub fn compile(expr: &Expr, schema: &DFSchema) -> Result<Arc<dyn Expression>> {
     props.config_options = Some(Arc::new(ConfigOptions::new()));
     let physical = create_physical_expr(expr, schema, &props, &PhysicalPlanningContext::default()).map_err(wrong)?;
     let data_type = expr.get_type(schema).map_err(wrong)?;
-    Ok(Arc::new(Compiled { physical: checked(physical).map_err(wrong)?, data_type, text: expr.human_display().to_string() }))
+    Ok(Arc::new(Compiled { physical: checked(physical, schema).map_err(wrong)?, data_type, text: text(expr) }))
 }
 
 /// The column at `index`.
@@ -55,10 +57,34 @@ pub fn column(index: usize, data_type: DataType, name: &str) -> Arc<dyn Expressi
     Arc::new(Compiled { physical, data_type, text: name.to_owned() })
 }
 
-fn checked(physical: Arc<dyn PhysicalExpr>) -> datafusion::error::Result<Arc<dyn PhysicalExpr>> {
+/// The expression with the place in the SQL of the first column in it, for dead letters.
+fn text(expr: &Expr) -> String {
+    let bare = expr.clone().unalias();
+    let mut place = None;
+    // The visitor does not fail, so neither does the walk.
+    let _ = bare.apply(|part| match part {
+        Expr::Column(column) if column.spans.first().is_some_and(|span| span.start.line > 0) => {
+            place = column.spans.first().map(|span| span.start);
+            Ok(TreeNodeRecursion::Stop)
+        }
+        _ => Ok(TreeNodeRecursion::Continue),
+    });
+    let shown = bare.human_display();
+    place.map_or_else(|| shown.to_string(), |at| format!("{shown} at {}:{}", at.line, at.column))
+}
+
+fn checked(physical: Arc<dyn PhysicalExpr>, schema: &DFSchema) -> datafusion::error::Result<Arc<dyn PhysicalExpr>> {
     let transformed = physical.transform_up(|expr| {
+        // The negative of the smallest integer would wrap to itself.
+        if let Some(negative) = expr.downcast_ref::<NegativeExpr>() {
+            let data_type = negative.arg().data_type(schema.as_arrow())?;
+            if data_type.is_signed_integer() {
+                let zero = Arc::new(Literal::new(ScalarValue::new_zero(&data_type)?));
+                let minus = BinaryExpr::new(zero, Operator::Minus, Arc::clone(negative.arg())).with_fail_on_overflow(true);
+                return Ok(Transformed::yes(Arc::new(minus) as Arc<dyn PhysicalExpr>));
+            }
+        }
         let binary = expr.downcast_ref::<BinaryExpr>().filter(|binary| {
-            use datafusion::logical_expr::Operator;
             matches!(binary.op(), Operator::Plus | Operator::Minus | Operator::Multiply)
         });
         Ok(match binary {
