@@ -147,7 +147,7 @@ fn from(source: &Source, common: &Common) -> String {
                 .map_or_else(|| "the brokers that --brokers names".to_owned(), |brokers| brokers);
             format!("topic {topic} at {at}, {start}")
         }
-        Connector::File { path } => format!("file {path}"),
+        Connector::File { path, .. } => format!("file {path}"),
         Connector::Generator { case, count, .. } => match count {
             Some(count) => format!("generator {case}, {count} records"),
             None => format!("generator {case}, without end"),

@@ -73,7 +73,7 @@ pub fn demo(args: &DemoArgs, common: &Common) -> Outcome {
     demo_answers::questions(&asking, case.questions_sql)?;
     let balanced = demo_answers::accounting(&asking, pipeline.name())?;
     if !common.quiet {
-        farewell(&folder, &broker, case.name);
+        farewell(&folder, &broker, case);
     }
     match balanced {
         true => Ok(()),
@@ -83,14 +83,18 @@ pub fn demo(args: &DemoArgs, common: &Common) -> Outcome {
     }
 }
 
-fn farewell(folder: &Folder, broker: &Broker, case: &str) {
+fn farewell(folder: &Folder, broker: &Broker, case: &cases::Case) {
+    say("try next:");
     if folder.kept {
-        say(&format!("the tables are kept: tidemill sql --data {}", folder.path.display()));
+        say(&format!("  tidemill sql --data {}", folder.path.display()));
+        say("      ask the tables more; they are kept there");
     } else {
-        say("try next:");
-        say("  tidemill demo --keep                 keep the tables, and ask them more");
+        say("  tidemill demo --keep");
+        say("      keep the tables, and ask them more");
     }
-    say(&format!("  tidemill generate {case} --brokers HOST:PORT, then tidemill run on pipelines/: the same through your own Kafka"));
+    say(&format!("  tidemill generate {} --brokers HOST:PORT", case.name));
+    say(&format!("  tidemill run {} --brokers HOST:PORT", case.file()));
+    say("      the same through your own Kafka, with the repository's files");
     if broker.inside.is_none() {
         say(&format!(
             "the topics stay on the broker: {}",
@@ -187,11 +191,16 @@ struct Live<'a> {
 
 impl Live<'_> {
     fn stop_at_signal(&self) -> Result<()> {
-        let (cancelled, current) = (Arc::clone(&self.cancelled), Arc::clone(&self.current));
+        let (cancelled, current, quiet) = (Arc::clone(&self.cancelled), Arc::clone(&self.current), self.common.quiet);
         signals::on_stop(move || {
             cancelled.store(true, Ordering::Release);
             match current.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
-                Some(shared) => shared.stop.store(true, Ordering::Release),
+                Some(shared) => {
+                    shared.stop.store(true, Ordering::Release);
+                    if !quiet {
+                        say("stopping: the epoch is being finished (once more to leave at once)");
+                    }
+                }
                 None => exit::leave(0),
             }
         })
@@ -226,7 +235,7 @@ impl Live<'_> {
             say("all events are in; now a bounded run of the same pipeline (run --bounded), which publishes the windows still open");
         }
         self.pipeline_run(true, &shared, &Progress::new(self.pipeline, true))?;
-        progress.summary(seconds, run::rows_out(self.folder, self.pipeline.name(), progress.first_epoch()));
+        progress.summary(seconds, run::rows_out(self.folder, self.pipeline.name(), None));
         *self.current.lock().unwrap_or_else(PoisonError::into_inner) = None;
         Ok(!self.cancelled.load(Ordering::Acquire))
     }

@@ -44,8 +44,8 @@ struct Inner {
     lag: Option<Lag>,
     epoch: u64,
     epoch_at: Option<Instant>,
-    /// The first epoch of this run.
-    first_epoch: Option<u64>,
+    /// Which start this is.
+    incarnation: Option<String>,
     waited: bool,
     /// When, and how many records had been read.
     samples: VecDeque<(Instant, u64)>,
@@ -132,7 +132,7 @@ impl Progress {
             None if inner.trouble_told.take().is_some() => say("the broker answers again"),
             _ => {}
         }
-        if !due || inner.samples.len() <= 2 {
+        if !due || trouble.is_some() || inner.samples.len() <= 2 {
             return;
         }
         *last = now;
@@ -158,9 +158,9 @@ impl Progress {
         say(&format!("{}{memory}", parts.join(", ")));
     }
 
-    /// The first epoch that this run committed.
-    pub fn first_epoch(&self) -> Option<u64> {
-        self.inner().first_epoch
+    /// Which start this is, once an epoch has been committed.
+    pub fn incarnation(&self) -> Option<String> {
+        self.inner().incarnation.clone()
     }
 
     /// What ails the broker, if anything.
@@ -202,10 +202,11 @@ impl Inner {
 
 impl Watch for Progress {
     fn waiting(&self, what: &str) {
-        if self.quiet {
+        let first = !std::mem::replace(&mut self.inner().waited, true);
+        // A run that can't begin is an error in the making: even a quiet one says so, once.
+        if self.quiet && !first {
             return;
         }
-        let first = !std::mem::replace(&mut self.inner().waited, true);
         say(&format!("{what}; {}", if first { "waiting for it, a minute at most" } else { "still waiting" }));
     }
 
@@ -224,7 +225,7 @@ impl Watch for Progress {
         let mut inner = self.inner();
         inner.epoch_at = Some(Instant::now());
         inner.epoch = manifest.epoch;
-        inner.first_epoch.get_or_insert(manifest.epoch);
+        inner.incarnation.get_or_insert_with(|| manifest.incarnation.clone());
         if let Some(lag) = &inner.lag {
             lag.epoch(manifest);
         }

@@ -58,7 +58,10 @@ pub fn run(args: &RunArgs, common: &Common) -> Outcome {
     drop(showing);
     let manifest = outcome?;
     if !common.quiet {
-        progress.summary(begun.elapsed().as_secs_f64(), rows_out(&data, pipeline.name(), progress.first_epoch()));
+        progress.summary(
+            begun.elapsed().as_secs_f64(),
+            progress.incarnation().and_then(|start| rows_out(&data, pipeline.name(), Some(&start))),
+        );
         let folder = data.join(pipeline.name());
         say(&format!("epoch {} is committed; tables are in {}", manifest.epoch, folder.join("tables").display()));
         if let Some(output) = pipeline.program.outputs.first() {
@@ -101,9 +104,10 @@ fn announce(pipeline: &Pipeline, options: &Options) {
     }
 }
 
-/// Rows that the epochs from `first` on have written, as `tidemill.epochs` has it; `None` if there is none or it can't be asked.
-pub fn rows_out(data: &Path, pipeline: &str, first: Option<u64>) -> Option<u64> {
-    let query = format!("SELECT CAST(sum(rows_out) AS VARCHAR) FROM tidemill.epochs WHERE pipeline = '{pipeline}' AND epoch >= {}", first?);
+/// Rows that a pipeline has written, since it began or in one start of it, as `tidemill.epochs` has it; `None` if it can't be asked.
+pub fn rows_out(data: &Path, pipeline: &str, incarnation: Option<&str>) -> Option<u64> {
+    let start = incarnation.map(|incarnation| format!(" AND incarnation = '{incarnation}'")).unwrap_or_default();
+    let query = format!("SELECT CAST(coalesce(sum(rows_out), 0) AS VARCHAR) FROM tidemill.epochs WHERE pipeline = '{pipeline}'{start}");
     let rows = Asking::open(data, ASK_BYTES_MAX, None, 1).ok()?.texts::<1>(&query).ok()?;
     rows.first()?.first()?.parse().ok()
 }
@@ -115,7 +119,7 @@ pub fn described(source: &Source, default_brokers: Option<&str>) -> String {
             let at = brokers.as_deref().or(default_brokers).map(|brokers| format!(" at {brokers}")).unwrap_or_default();
             format!("{} (topic {topic}{at})", source.name)
         }
-        Connector::File { path } => format!("{} (file {path})", source.name),
+        Connector::File { path, .. } => format!("{} (file {path})", source.name),
         Connector::Generator { case, .. } => format!("{} (generator {case})", source.name),
     }
 }

@@ -25,7 +25,7 @@ pub const KEY_GROUPS: usize = 256;
 const P0: u64 = 0xa076_1d64_78bd_642f;
 const P1: u64 = 0xe703_7ed1_a0b4_28db;
 const SEED: u64 = 0x8ebc_6af0_9c88_c6e3;
-const NULL: u64 = 0x5896_5cc7_5374_cc3;
+const NULL: u64 = 0x0589_65cc_7537_4cc3;
 
 #[inline]
 fn mix(a: u64, b: u64) -> u64 {

@@ -44,11 +44,13 @@ pub struct Run {
 }
 
 /// Milliseconds since 1970.
+#[allow(clippy::disallowed_methods, reason = "this module owns the wall clock")]
 pub fn now_ms() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
 }
 
 /// Runs until the input ends, the user stops it or something fails. Answers the last manifest.
+#[allow(clippy::disallowed_methods, reason = "this module owns the clock that workers are told")]
 pub fn run(mut run: Run) -> Result<Manifest> {
     if !run.options.read.idle {
         run.manifest.wake();
@@ -161,10 +163,11 @@ fn drive(mut worker: Worker, shared: &Shared, inbox: &Receiver<crate::worker::Me
             Err(error) => break Err(error),
         }
     };
-    if result.is_err() {
-        shared.failed.store(true, Ordering::Release);
+    match result {
+        // Whoever fails because another has failed has nothing to tell.
+        Err(_) if shared.failed.swap(true, Ordering::AcqRel) => Ok(()),
+        told => told,
     }
-    result
 }
 
 /// Returns when a message is there or the time is over; takes nothing out of the channel.

@@ -12,7 +12,7 @@ use tidemill_engine::epoch::coordinator::{EpochOptions, manifest_path};
 use tidemill_engine::epoch::manifest::Manifest;
 use tidemill_engine::epoch::recover::{Identity, check_plan, create, newest};
 use tidemill_engine::epoch::store::{LocalStore, Store};
-use tidemill_engine::error::{Error, Result};
+use tidemill_engine::error::{Error, Kind, Result};
 use tidemill_engine::graph::Dataflow;
 use tidemill_engine::run::{Run, now_ms};
 use tidemill_engine::source::Position;
@@ -20,7 +20,7 @@ use tidemill_engine::worker::{Shared, WorkerOptions};
 
 use crate::lower::lower;
 use crate::sources::Connections;
-use crate::sql::{self, Program};
+use crate::sql::{self, Output, Program};
 
 /// What a user may set of a run.
 #[derive(Debug, Clone)]
@@ -48,6 +48,7 @@ pub const SETTINGS: &[(&str, &str)] = &[
     ("rows_per_tick_max", "records a worker takes in one tick"),
     ("bytes_per_tick_max", "payload bytes a worker takes in one tick"),
     ("drift_max", "how far ahead of the slowest partition another may be read, in event time, e.g. '1 hour'"),
+    ("state_bytes_max", "bytes of state of all workers together; more ends the run with exit 1 (default: 60 % of the memory that the machine or its container has)"),
     ("read_retention", "how long an epoch stays readable after the next, e.g. '10 minutes'"),
 ];
 
@@ -103,6 +104,9 @@ pub fn run(pipeline: &Pipeline, options: &Options, shared: &Arc<Shared>, watch: 
     if let Some(idle_after_us) = idle_after_us(options) {
         flow.sources.iter_mut().for_each(|source| source.idle_after_us = idle_after_us);
     }
+    if options.data.exists() && !options.data.is_dir() {
+        return Err(Error::refused(format!("{} is a file, not a data folder; name another with --data", options.data.display())));
+    }
     let folder = options.data.join(pipeline.name());
     let reader = LocalStore::at(&folder);
     refuse_foreign(&folder, &reader)?;
@@ -129,7 +133,7 @@ pub fn run(pipeline: &Pipeline, options: &Options, shared: &Arc<Shared>, watch: 
     let known = newest(&store)?;
     let identity = Identity {
         pipeline: pipeline.name().to_owned(),
-        incarnation: uuid::Uuid::new_v4().simple().to_string(),
+        incarnation: draw_id(),
         build: env!("CARGO_PKG_VERSION").to_owned(),
         workers: options.workers,
     };
@@ -150,7 +154,7 @@ pub fn run(pipeline: &Pipeline, options: &Options, shared: &Arc<Shared>, watch: 
             Manifest { incarnation: identity.incarnation, sources: sources.collect(), ..known }
         }
         None => {
-            let manifest = Manifest { committed_at_ms: now_ms(), ..create(&flow, &identity, uuid::Uuid::new_v4().to_string(), entries)? };
+            let manifest = Manifest { committed_at_ms: now_ms(), ..create(&flow, &identity, draw_id(), entries)? };
             if !store.put_new(&manifest_path(0), &serde_json::to_vec(&manifest)?)? {
                 return Err(running(pipeline.name()));
             }
@@ -162,7 +166,7 @@ pub fn run(pipeline: &Pipeline, options: &Options, shared: &Arc<Shared>, watch: 
     workers_options.read.idle = !options.bounded || options.set.iter().any(|(key, _)| key == "idle_after");
     watch.started(shared, &connections);
     let told = Arc::clone(watch);
-    tidemill_engine::run::run(Run {
+    let outcome = tidemill_engine::run::run(Run {
         flow,
         workers: options.workers,
         options: workers_options,
@@ -173,7 +177,18 @@ pub fn run(pipeline: &Pipeline, options: &Options, shared: &Arc<Shared>, watch: 
         ends: options.bounded.then_some(ends),
         shared: Arc::clone(shared),
         on_epoch: Box::new(move |manifest| told.epoch(manifest)),
-    })
+    });
+    outcome.map_err(|error| placed(&pipeline.program, error))
+}
+
+/// An error of an operator begins with the operator's name, which begins with its output's: puts that output's place in front instead.
+fn placed(program: &Program, error: Error) -> Error {
+    let Some((operator, what)) = error.message().split_once(": ").filter(|_| error.kind() == Kind::Failed) else { return error };
+    let of = |name: &str| operator.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('_'));
+    match program.outputs.iter().filter(|output| of(&output.name)).max_by_key(|output| output.name.len()) {
+        Some(Output { name, at, .. }) => Error::failed(format!("{}:{}:{}: error: {name}: {what}", program.file, at.line, at.column)),
+        None => error,
+    }
 }
 
 /// Deletes a pipeline's tables and state. Refused while it runs.
@@ -234,6 +249,7 @@ fn lock(folder: &Path, name: &str) -> Result<File> {
 
 fn settings(options: &Options) -> Result<(WorkerOptions, EpochOptions)> {
     let (mut workers, mut epochs) = (WorkerOptions::default(), EpochOptions::default());
+    workers.state_bytes_max = memory_bytes() / 10 * 6;
     workers.epoch_us = i64::try_from(options.epoch_ms.max(1)).unwrap_or(i64::MAX / 1000).saturating_mul(1000);
     for (key, value) in &options.set {
         let number = || {
@@ -252,6 +268,7 @@ fn settings(options: &Options) -> Result<(WorkerOptions, EpochOptions)> {
             "rows_per_tick_max" => workers.read.rows_per_tick_max = number()?,
             "bytes_per_tick_max" => workers.read.bytes_per_tick_max = number()?,
             "drift_max" => workers.read.drift_max_us = length()?,
+            "state_bytes_max" => workers.state_bytes_max = number()? as u64,
             "read_retention" => epochs.read_retention_ms = length()? / 1000,
             _ => {
                 let known: Vec<_> = SETTINGS.iter().map(|(name, _)| *name).collect();
@@ -262,7 +279,22 @@ fn settings(options: &Options) -> Result<(WorkerOptions, EpochOptions)> {
     Ok((workers, epochs))
 }
 
+/// What the kernel says of the machine's memory, less where a container has less; without a word of it a modest guess.
+fn memory_bytes() -> u64 {
+    let first_number = |text: &str| text.split_whitespace().find_map(|word| word.parse::<u64>().ok());
+    let machine = fs::read_to_string("/proc/meminfo").ok();
+    let machine = machine.as_deref().and_then(|text| text.lines().find(|line| line.starts_with("MemTotal:"))).and_then(first_number);
+    let container = fs::read_to_string("/sys/fs/cgroup/memory.max").ok().as_deref().and_then(first_number);
+    machine.map(|kib| kib.saturating_mul(1024)).into_iter().chain(container).min().unwrap_or(8 << 30)
+}
+
 /// `--set idle_after`, which overrides every source's own.
 fn idle_after_us(options: &Options) -> Option<i64> {
     options.set.iter().rev().find(|(key, _)| key == "idle_after").and_then(|(_, value)| sql::parse_duration(value).ok())
+}
+
+/// An id nobody else has: of a pipeline at its creation, and of each start.
+#[allow(clippy::disallowed_methods, reason = "this module draws the ids")]
+fn draw_id() -> String {
+    uuid::Uuid::new_v4().simple().to_string()
 }

@@ -104,7 +104,7 @@ impl Connections {
             return Ok((config.topic, info.topic_id, Begin { earliest, starts }));
         }
         let (topic, partitions) = match &source.options.connector {
-            Connector::File { path } => (path.clone(), FileConfig::find(Path::new(path), file_format(source)?)?.partitions() as i32),
+            Connector::File { path, .. } => (path.clone(), FileConfig::find(Path::new(path), file_format(source)?)?.partitions() as i32),
             _ => (generated(source)?.topic, GENERATED_PARTITIONS as i32),
         };
         let starts: Vec<(i32, i64)> = (0..partitions).map(|partition| (partition, 0)).collect();
@@ -118,7 +118,7 @@ impl Connections {
             return self.admin(&config)?.end_offsets(&config.topic, &partitions, on_wait);
         }
         match &source.options.connector {
-            Connector::File { path } => FileConfig::find(Path::new(path), file_format(source)?)?.end_offsets(),
+            Connector::File { path, .. } => FileConfig::find(Path::new(path), file_format(source)?)?.end_offsets(),
             _ => generated(source)?.end_offsets()?.ok_or_else(|| {
                 Error::refused(format!(
                     "source {} generates records without end: give it count = '…' to run it with --bounded",
@@ -147,7 +147,7 @@ impl Opener for Connections {
             return Ok(Opened { topic: config.topic.clone(), schema, open: kafka_source(config, decode, Arc::clone(&self.status))? });
         }
         match &source.options.connector {
-            Connector::File { path } => Ok(Opened {
+            Connector::File { path, .. } => Ok(Opened {
                 topic: path.clone(),
                 schema,
                 open: file_source(FileConfig::find(Path::new(path), file_format(source)?)?, decode)?,
@@ -161,7 +161,10 @@ impl Opener for Connections {
 }
 
 fn file_format(source: &Source) -> Result<FileFormat> {
-    let Connector::File { path } = &source.options.connector else { return Ok(FileFormat::Json) };
+    let Connector::File { path, format } = &source.options.connector else { return Ok(FileFormat::Json) };
+    if let Some(format) = format {
+        return FileFormat::parse(format);
+    }
     match Path::new(path).extension().and_then(|ending| ending.to_str()) {
         Some("csv") => FileFormat::parse("csv"),
         Some("parquet") => FileFormat::parse("parquet"),

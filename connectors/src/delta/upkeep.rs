@@ -46,6 +46,7 @@ async fn merge(cold: &mut Cold) -> Result<()> {
     cold.commit(&Staged { adds, removes: small }, None).await
 }
 
+#[allow(clippy::disallowed_methods, reason = "files are kept for a day of wall clock")]
 /// Deletes data files that no version of the last day has: dropped ones, and those of publishes that never came to a commit.
 async fn vacuum(cold: &Cold) -> Result<()> {
     let Some(before) = SystemTime::now().checked_sub(KEPT) else { return Ok(()) };
@@ -64,6 +65,7 @@ async fn vacuum(cold: &Cold) -> Result<()> {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "files are aged by the wall clock")]
 mod tests {
     use super::*;
     use arrow::array::{Int64Array, RecordBatch};

@@ -209,6 +209,12 @@ impl Admin {
 
     /// Kafka's id of the topic; brokers before 3.1 and those inside a test have none.
     fn topic_id(&self, name: &CString) -> Option<String> {
+        // The question goes to the controller; a broker inside a process names one that is not there, and it would be waited for in vain.
+        // SAFETY: the client lives. The metadata asked for just before holds the controller's number.
+        let controller = unsafe { rd::rd_kafka_controllerid(self.client.raw(), 0) };
+        if !self.metadata(Some(name)).is_ok_and(|metadata| metadata.has_broker(controller)) {
+            return None;
+        }
         let mut names = [name.as_ptr()];
         // SAFETY: all pointers live through each call; the collection is ours to destroy.
         let event = self
@@ -304,6 +310,15 @@ impl Metadata {
         unsafe {
             let all = &*self.0;
             if all.topics.is_null() { &[] } else { std::slice::from_raw_parts(all.topics, usize::try_from(all.topic_cnt).unwrap_or(0)) }
+        }
+    }
+
+    fn has_broker(&self, id: i32) -> bool {
+        // SAFETY: it lives until `drop`.
+        unsafe {
+            let all = &*self.0;
+            !all.brokers.is_null()
+                && std::slice::from_raw_parts(all.brokers, usize::try_from(all.broker_cnt).unwrap_or(0)).iter().any(|broker| broker.id == id)
         }
     }
 

@@ -34,6 +34,7 @@ pub(super) struct Client {
 
 // SAFETY: librdkafka's clients may be used from any thread at the same time (its own documentation).
 unsafe impl Send for Client {}
+// SAFETY: as above.
 unsafe impl Sync for Client {}
 
 impl Client {
@@ -100,6 +101,7 @@ impl Client {
     pub(super) fn partition_queue(self: &Arc<Self>, topic: &CStr, partition: i32) -> Result<Queue> {
         // SAFETY: the client and the name live through the call. A null destination ends forwarding.
         let queue = Queue::from_raw(self, unsafe { rd::rd_kafka_queue_get_partition(self.raw(), topic.as_ptr(), partition) })?;
+        // SAFETY: the queue lives; no destination ends forwarding.
         unsafe { rd::rd_kafka_queue_forward(queue.raw(), std::ptr::null_mut()) };
         Ok(queue)
     }
@@ -160,6 +162,7 @@ impl Event {
         if code == Code::RD_KAFKA_RESP_ERR_NO_ERROR {
             return Ok(());
         }
+        // SAFETY: as above; the text is copied.
         Err((code, text_of(unsafe { rd::rd_kafka_event_error_string(self.raw()) })))
     }
 }
@@ -277,6 +280,7 @@ unsafe extern "C" fn on_delivery(_: *mut rd::rd_kafka_t, message: *const rd::rd_
     if message.err == Code::RD_KAFKA_RESP_ERR_NO_ERROR {
         return;
     }
+    // SAFETY: the message holds its topic; the name is copied.
     let topic = text_of(unsafe { rd::rd_kafka_topic_name(message.rkt) });
     let mut first = shared.undelivered.lock().unwrap_or_else(PoisonError::into_inner);
     first.get_or_insert_with(|| format!("topic {topic}, partition {}: {}", message.partition, describe(message.err)));

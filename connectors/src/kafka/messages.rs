@@ -18,6 +18,7 @@ pub(super) struct Message(NonNull<rd::rd_kafka_message_t>);
 // SAFETY: a message is plain memory with an atomic count on its fetch buffer; any thread may read it, the last one destroys it.
 // `record` parses no headers, the one thing librdkafka does lazily inside a message.
 unsafe impl Send for Message {}
+// SAFETY: as above.
 unsafe impl Sync for Message {}
 
 impl Message {

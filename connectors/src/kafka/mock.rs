@@ -27,6 +27,7 @@ pub struct MockBroker {
 
 // SAFETY: the cluster runs on its own thread and is spoken to through locks.
 unsafe impl Send for MockBroker {}
+// SAFETY: as above.
 unsafe impl Sync for MockBroker {}
 
 impl MockBroker {

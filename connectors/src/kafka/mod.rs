@@ -4,6 +4,8 @@
 //! Always: partitions are assigned by the engine, never by a consumer group; offsets are committed for lag tools only. A user's
 //! properties go through to librdkafka, but for those that exactness depends on. Not here: decoding (`crate::format`).
 
+#![allow(clippy::disallowed_methods, reason = "brokers are waited for: this module owns its clock")]
+
 mod admin;
 mod client;
 mod messages;

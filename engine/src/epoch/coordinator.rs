@@ -227,7 +227,7 @@ impl Coordinator {
     /// Adds the epoch's counts up by source and output; answers this epoch's own.
     fn account(&self, next: &mut Manifest, parts: &[Part]) -> Vec<Counts> {
         let mut nodes = vec![NodeCounts::default(); self.flow.nodes.len()];
-        for (all, one) in parts.iter().flat_map(|part| nodes_of(part)) {
+        for (all, one) in parts.iter().flat_map(nodes_of) {
             if let Some(node) = nodes.get_mut(all) {
                 node.add(one);
             }

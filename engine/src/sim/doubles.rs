@@ -64,7 +64,7 @@ impl Store for FaultyStore {
     fn put_new(&self, path: &str, bytes: &[u8]) -> Result<bool> {
         if self.blown() {
             // Half of the failed writes took place all the same: the outcome is unknown to the writer.
-            if bytes.len() % 2 == 0 {
+            if bytes.len().is_multiple_of(2) {
                 locked(&self.files).entry(path.to_owned()).or_insert_with(|| bytes.to_vec());
             }
             return Err(Error::external(format!("injected failure at {path}")));
@@ -238,7 +238,11 @@ impl Source for LogReader {
 
 /// Net rows of every table, as the cold tier holds them, with the epoch each has been brought up to.
 #[derive(Debug, Clone, Default)]
-pub struct ColdTables(Arc<Mutex<BTreeMap<String, Cold>>>);
+pub struct ColdTables {
+    tables: Arc<Mutex<BTreeMap<String, Cold>>>,
+    /// Adds an epoch again though it is there: a fault, to show that it is noticed.
+    ignores_transactions: bool,
+}
 
 #[derive(Debug, Default)]
 struct Cold {
@@ -248,6 +252,11 @@ struct Cold {
 }
 
 impl ColdTables {
+    /// No tables yet.
+    pub fn new(ignores_transactions: bool) -> Self {
+        Self { ignores_transactions, ..Self::default() }
+    }
+
     /// A publisher that may die before or after it commits.
     pub fn publisher(&self, store: Arc<FaultyStore>, seed: u64) -> ColdPublisher {
         ColdPublisher { tables: self.clone(), store, rng: Rng::new(seed) }
@@ -255,7 +264,7 @@ impl ColdTables {
 
     /// All changes of a table, in the order they were committed, `_weight` last.
     pub fn changes(&self, table: &str) -> Vec<RecordBatch> {
-        locked(&self.0).get(table).map(|cold| cold.rows.clone()).unwrap_or_default()
+        locked(&self.tables).get(table).map(|cold| cold.rows.clone()).unwrap_or_default()
     }
 }
 
@@ -273,11 +282,12 @@ impl Publisher for ColdPublisher {
         if fails && before {
             return Err(Error::external("injected failure before a table's commit"));
         }
-        let mut tables = locked(&self.tables.0);
+        let again = self.tables.ignores_transactions;
+        let mut tables = locked(&self.tables.tables);
         let cold = tables.entry(table.folder.clone()).or_default();
         // The transaction id of what is committed: an epoch already there is not added again.
-        if cold.to < to {
-            let fresh = changes.iter().filter(|(epoch, _)| *epoch > cold.to).map(|(_, batch)| batch.clone());
+        if cold.to < to || again {
+            let fresh = changes.iter().filter(|(epoch, _)| again || *epoch > cold.to).map(|(_, batch)| batch.clone());
             cold.rows.extend(fresh);
             cold.to = to;
             cold.version += 1;

@@ -38,6 +38,17 @@ pub struct Simulation<'a> {
     pub crashes_max: u32,
     /// How many bounded runs the log is read in: each but the last ends at random offsets and publishes what is open.
     pub runs: u32,
+    /// A promise that a double breaks on purpose, to show that the simulation would notice.
+    pub sabotage: Option<Sabotage>,
+}
+
+/// What a double does wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sabotage {
+    /// The store loses a file that the newest manifest names, at every crash.
+    LosesFiles,
+    /// The cold tier adds an epoch again though its transaction id is there.
+    IgnoresTransactions,
 }
 
 /// What is left when it is over.
@@ -62,7 +73,7 @@ impl Simulation<'_> {
     pub fn run(self) -> Result<Outcome> {
         let mut rng = Rng::new(self.seed);
         let store = Arc::new(FaultyStore::default());
-        let cold = ColdTables::default();
+        let cold = ColdTables::new(self.sabotage == Some(Sabotage::IgnoresTransactions));
         let (mut crashes, mut steps, mut now) = (0, 0, 0);
         for run in 0..self.runs.max(1) {
             let last = run + 1 == self.runs.max(1);
@@ -80,6 +91,9 @@ impl Simulation<'_> {
                     Err(error) => return Err(error),
                 }
                 store.fail_after(None);
+                if self.sabotage == Some(Sabotage::LosesFiles) {
+                    lose_file(store.as_ref())?;
+                }
                 if steps > STEPS_MAX {
                     return Err(Error::failed(format!("seed {}: no progress after {steps} steps", self.seed)));
                 }
@@ -133,7 +147,7 @@ impl Life<'_> {
         let (senders, receivers) = channels(workers, &layout);
         let read =
             ReadOptions { rows_per_tick_max: 1 + rng.below(40) as usize, idle: false, drift_max_us: i64::MAX, ..ReadOptions::default() };
-        let options = WorkerOptions { read, epoch_us: 1 + rng.below(3_000) as i64, tick_us_max: 500, bounded: true };
+        let options = WorkerOptions { read, epoch_us: 1 + rng.below(3_000) as i64, tick_us_max: 500, bounded: true, ..WorkerOptions::default() };
         let mut alive = Vec::with_capacity(workers);
         for (index, inbox) in receivers.into_iter().enumerate() {
             let mut readers = Vec::with_capacity(flow.sources.len());
@@ -188,6 +202,16 @@ impl Life<'_> {
             }
         }
         Ok(Ended::Died)
+    }
+}
+
+/// Removes the newest file of state that the newest manifest names.
+fn lose_file(store: &dyn Store) -> Result<()> {
+    let Some(manifest) = newest(store)? else { return Ok(()) };
+    let mut files = manifest.state.iter().rev().flat_map(|entry| entry.chain.last()).filter_map(|file| file.upserts.as_ref());
+    match files.next() {
+        Some(section) => store.delete(&section.file),
+        None => Ok(()),
     }
 }
 

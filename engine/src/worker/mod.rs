@@ -29,6 +29,8 @@ pub use stage::split;
 
 /// How many ticks a worker may open beyond the one it has finished.
 pub const RUN_AHEAD: u64 = 2;
+/// Bytes of state are added up every so many ticks, and at each cut.
+const STATE_LOOK_TICKS: u64 = 16;
 /// Sealed minima that can still be asked for: from the run-ahead before the tick being opened to the run-ahead after the one that ends.
 const SEALED_TICKS_MAX: usize = 2 * RUN_AHEAD as usize + 2;
 
@@ -77,11 +79,13 @@ pub struct WorkerOptions {
     pub tick_us_max: i64,
     /// The run ends at the sources' end offsets.
     pub bounded: bool,
+    /// Bytes of state of all workers together; more ends the run.
+    pub state_bytes_max: u64,
 }
 
 impl Default for WorkerOptions {
     fn default() -> Self {
-        Self { read: ReadOptions::default(), epoch_us: 1_000_000, tick_us_max: 20_000, bounded: false }
+        Self { read: ReadOptions::default(), epoch_us: 1_000_000, tick_us_max: 20_000, bounded: false, state_bytes_max: u64::MAX }
     }
 }
 
@@ -252,7 +256,7 @@ impl Worker {
         let sealed = self.sealed_after(tick - 1).cloned();
         if sealed.is_some() {
             self.looked_at = now;
-        } else if self.readers.iter().flatten().any(Reader::has_idle) && now.saturating_sub(self.looked_at) >= self.options.tick_us_max {
+        } else if self.readers.iter().flatten().any(Reader::needs_word) && now.saturating_sub(self.looked_at) >= self.options.tick_us_max {
             // An idle partition wakes only on everybody's word: a worker that is always ahead would never look at it.
             return Ok(Step::Idle);
         }
@@ -389,10 +393,11 @@ impl Worker {
     }
 
     fn close_tick(&mut self, tick: u64) -> Result<()> {
-        if let Some(slot) = self.shared.state_bytes.get(self.index) {
-            slot.store(self.nodes.iter().map(NodeRun::state_bytes).sum::<usize>() as u64, Ordering::Relaxed);
+        let control = self.control.filter(|control| control.at == tick);
+        if control.is_some() || tick.is_multiple_of(STATE_LOOK_TICKS) {
+            self.look_at_state()?;
         }
-        let Some(control) = self.control.filter(|control| control.at == tick) else { return Ok(()) };
+        let Some(control) = control else { return Ok(()) };
         self.control = None;
         self.done = control.kind != ControlKind::Cut;
         let mut part = std::mem::replace(&mut self.part, Part::new(self.index, self.nodes.len()));
@@ -405,6 +410,25 @@ impl Worker {
         self.part.ranges = later;
         self.part.told_drained = part.told_drained;
         self.parts.try_send(part).map_err(|_| Error::failed("the epochs' coordinator is gone"))
+    }
+
+    /// Adds up the bytes of state and ends the run when all workers together hold too many: nothing is unbounded, and nothing is dropped.
+    fn look_at_state(&self) -> Result<()> {
+        let held: Vec<u64> = self.nodes.iter().map(|node| node.state_bytes() as u64).collect();
+        if let Some(slot) = self.shared.state_bytes.get(self.index) {
+            slot.store(held.iter().sum(), Ordering::Relaxed);
+        }
+        let total: u64 = self.shared.state_bytes.iter().map(|slot| slot.load(Ordering::Relaxed)).sum();
+        if total <= self.options.state_bytes_max {
+            return Ok(());
+        }
+        let most = self.nodes.iter().zip(&held).max_by_key(|(_, bytes)| **bytes);
+        let (name, bytes) = most.map_or(("none", 0), |(node, bytes)| (node.id.as_str(), *bytes));
+        Err(Error::failed(format!(
+            "state has grown to {total} bytes, and state_bytes_max is {}; most of it is held by operator {name} ({bytes} bytes in one of {} workers). \
+             Nothing after the last epoch counts. Bound the state (a window, a shorter lateness, state_ttl), or allow more with --set state_bytes_max=BYTES",
+            self.options.state_bytes_max, self.count
+        )))
     }
 
     /// Tells sources what is committed (for lag tools).

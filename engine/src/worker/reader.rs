@@ -94,9 +94,9 @@ impl Reader {
         self.input.committed(&positions);
     }
 
-    /// Is a partition idle?
-    pub fn has_idle(&self) -> bool {
-        self.positions.iter().any(|position| position.idle)
+    /// Does a partition need everybody's word on the tick before, to wake or to become idle?
+    pub fn needs_word(&self) -> bool {
+        self.positions.iter().zip(&self.at_end_since).any(|(position, at_end)| position.idle || (at_end.is_some() && position.watermark.is_some()))
     }
 
     /// Every partition has reached its end offset (never so without end offsets).
@@ -147,7 +147,7 @@ impl Reader {
                 }
                 None if polled.at_end => {
                     let since = *self.at_end_since[index].get_or_insert(now);
-                    if options.idle && !position.idle && now.saturating_sub(since) >= self.spec.idle_after_us {
+                    if options.idle && !position.idle && may_be_idle(&position, sealed) && now.saturating_sub(since) >= self.spec.idle_after_us {
                         tracing::debug!(source = %self.spec.name, partition = position.partition, "idle");
                         self.positions[index].idle = true;
                         taken.turned = true;
@@ -198,8 +198,8 @@ impl Reader {
             let times =
                 times.ok_or_else(|| Error::failed(format!("source {}: the time column is {}", self.spec.name, column.data_type())))?;
             let (mut own, floor) = (position.watermark.unwrap_or(BEGINNING), position.floor.unwrap_or(BEGINNING));
-            for row in 0..rows {
-                watermarks[row] = own.max(floor);
+            for (row, met) in watermarks.iter_mut().enumerate() {
+                *met = own.max(floor);
                 if times.is_null(row) {
                     continue;
                 }
@@ -228,6 +228,11 @@ impl Reader {
         let kept = rows.filter(&BooleanArray::from(mask))?;
         Ok((!kept.is_empty()).then_some(kept))
     }
+}
+
+/// Partitions without rows become idle before those with: were they all idle at once, the watermark would stand before every window.
+fn may_be_idle(position: &Position, sealed: Option<Watermark>) -> bool {
+    position.effective().is_none() || sealed.flatten().is_some_and(|sealed| sealed != BEGINNING)
 }
 
 fn from_the_future(rows: &Rows, row: usize, limit_us: i64) -> Result<DeadLetter> {

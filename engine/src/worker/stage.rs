@@ -20,6 +20,9 @@ use crate::worker::{Control, Worker};
 
 /// A node as one worker runs it.
 pub(super) struct NodeRun {
+    /// What its id begins with, for errors: the output it works for, or the operator's whole id.
+    name: String,
+    pub(super) id: String,
     pub(super) kind: NodeKind,
     operator: Option<Box<dyn Operator>>,
     ports: Vec<Port>,
@@ -46,6 +49,8 @@ impl NodeRun {
             _ => None,
         };
         Ok(Self {
+            name: node.id.split('/').next().unwrap_or_default().to_owned(),
+            id: node.id.clone(),
             kind: node.kind.clone(),
             operator,
             ports: node.inputs.iter().map(|_| Port::default()).collect(),
@@ -136,7 +141,10 @@ impl Worker {
         let (rows, watermark) = node.take(tick);
         match &node.kind {
             NodeKind::Source(_) => {}
-            NodeKind::Operator(_) => run_operator(node, rows, watermark, control)?,
+            NodeKind::Operator(_) => {
+                let outcome = run_operator(node, rows, watermark, control);
+                outcome.map_err(|error| error.context(&node.name))?;
+            }
             NodeKind::Exchange(keys) => {
                 node.outgoing.resize_with(count, Vec::new);
                 for rows in rows.into_iter().flatten() {

@@ -90,7 +90,7 @@ fn read(parser: &Parser, text: &str) -> Agent {
         "smartphone" | "mobilephone" => "phone",
         _ => "other",
     };
-    Agent { browser: named(found.name), os: named(&found.os), device, bot }
+    Agent { browser: named(found.name), os: named(found.os), device, bot }
 }
 
 #[cfg(test)]

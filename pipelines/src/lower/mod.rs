@@ -1,7 +1,7 @@
 //! Logical plans to a dataflow: which operator runs each part, where rows change workers, what identifies an output.
 //!
 //! Always: a source is read once, with the columns that some output needs; every stateful operator stands behind an exchange by its
-//! key; a materialized view that reads another gets its changes, held back by that view's lateness. Node ids are `<output>/<n>_<name>`
+//! key; a materialized view that reads another gets its changes, held back by that view's lateness. Ids of nodes with state are `<output>_<n>_<name>`
 //! and do not depend on the number of workers, since state belongs to them. What can't be run is refused here at the latest.
 
 mod aggregate;
@@ -151,6 +151,9 @@ impl<'a> Lowering<'a> {
     fn output(&mut self, output: &'a Output, keyed: &keyed::Keyed, plan: &LogicalPlan) -> Result<()> {
         self.output = Some(output);
         self.stateful = 0;
+        if output.state_ttl_us.is_some() {
+            return Err(Error::refused("state_ttl is not supported yet: leave it out, or bound the state with windows"));
+        }
         let stream = self.plan(plan)?;
         if keyed.key.is_empty() && stream.revises {
             return Err(Error::refused("its rows may be revised, but it has no key: select the key columns (GROUP BY, PARTITION BY) too"));
@@ -205,6 +208,9 @@ impl<'a> Lowering<'a> {
                 None => return Err(Error::refused(format!("{} can't run as a stream", extension.node.name()))),
             },
             LogicalPlan::Window(_) => return Err(Error::refused("ROW_NUMBER() must be bounded right above: WHERE number <= k")),
+            LogicalPlan::EmptyRelation(_) | LogicalPlan::Values(_) => {
+                return Err(Error::refused("it reads no source, or only where a condition holds that is never true"));
+            }
             other => return Err(Error::refused(format!("{} can't run as a stream", other.display()))),
         };
         // State belongs to one output; only what keeps none can be shared.
@@ -294,7 +300,7 @@ impl<'a> Lowering<'a> {
     /// An operator with state: its id must not depend on how many workers there are.
     fn add_stateful(&mut self, input: NodeId, name: &str, make: Make) -> NodeId {
         self.stateful += 1;
-        let id = format!("{}/{}_{name}", self.output.map_or("", |output| &output.name), self.stateful);
+        let id = format!("{}_{}_{name}", self.output.map_or("", |output| &output.name), self.stateful);
         self.flow.add(id, vec![input], NodeKind::Operator(make))
     }
 
@@ -338,10 +344,10 @@ fn plain_column(expr: &Expr, schema: &DFSchema) -> Option<usize> {
 
 /// Names of the columns that a plan scans of a source.
 fn scanned(plan: &LogicalPlan, source: &str, into: &mut Vec<String>) {
-    if let LogicalPlan::TableScan(scan) = plan {
-        if scan.source.downcast_ref::<SourceTable>().is_some_and(|table| table.name == source) {
-            into.extend(scan.projected_schema.fields().iter().map(|field| field.name().clone()));
-        }
+    if let LogicalPlan::TableScan(scan) = plan
+        && scan.source.downcast_ref::<SourceTable>().is_some_and(|table| table.name == source)
+    {
+        into.extend(scan.projected_schema.fields().iter().map(|field| field.name().clone()));
     }
     plan.inputs().into_iter().for_each(|input| scanned(input, source, into));
 }

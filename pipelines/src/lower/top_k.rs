@@ -25,7 +25,7 @@ impl Lowering<'_> {
         let window = window_below(&filter.input).ok_or_else(|| Error::failed("a bound without its ROW_NUMBER()"))?;
         let k = usize::try_from(bound.limit).map_err(|_| Error::refused("ROW_NUMBER() is bounded too high"))?;
         let ranked = self.ranked(window, k)?;
-        self.above(&LogicalPlan::Filter(filter.clone()), window, ranked)
+        self.above(&LogicalPlan::Filter(filter.clone()), ranked)
     }
 
     /// The window node's rows, at most k a partition.
@@ -96,21 +96,21 @@ impl Lowering<'_> {
     }
 
     /// Lowers what stands between the window node and `plan`, on top of `ranked`.
-    fn above(&mut self, plan: &LogicalPlan, window: &Window, ranked: Stream) -> Result<Stream> {
+    fn above(&mut self, plan: &LogicalPlan, ranked: Stream) -> Result<Stream> {
         match plan {
             LogicalPlan::Window(_) => Ok(ranked),
             LogicalPlan::SubqueryAlias(alias) => {
-                let below = self.above(&alias.input, window, ranked)?;
+                let below = self.above(&alias.input, ranked)?;
                 Ok(Stream { schema: arrow_schema(plan), ..below })
             }
             LogicalPlan::Filter(filter) => {
-                let below = self.above(&filter.input, window, ranked)?;
+                let below = self.above(&filter.input, ranked)?;
                 let predicate = compile(&filter.predicate, filter.input.schema())?;
                 let node = self.project(below.node, vec![predicate], super::all_columns(&below.schema), &below.schema, "bound");
                 Ok(Stream { node, ..below })
             }
             LogicalPlan::Projection(projection) => {
-                let below = self.above(&projection.input, window, ranked)?;
+                let below = self.above(&projection.input, ranked)?;
                 let over = projection.input.schema();
                 let columns = projection.expr.iter().map(|expr| compile(expr, over)).collect::<Result<Vec<_>>>()?;
                 let from: Vec<Option<usize>> = projection.expr.iter().map(|expr| plain_column(expr, over)).collect();

@@ -284,6 +284,6 @@ fn failure(error: &DataFusionError) -> Error {
         root if matches!(root, DataFusionError::ResourcesExhausted(_)) || root.to_string().contains("used disk space") => {
             Error::failed(format!("the query needs more memory or disk than it may have: {}", text(error)))
         }
-        _ => Error::failed(text(error)),
+        _ => Error::failed(sql::data_error(error)),
     }
 }

@@ -43,6 +43,9 @@ impl Snapshot {
         let entries = match fs::read_dir(folder) {
             Ok(entries) => entries.collect::<std::io::Result<Vec<_>>>().map_err(wrong)?,
             Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
+            Err(error) if error.kind() == ErrorKind::NotADirectory => {
+                return Err(Error::refused(format!("{} is a file, not a data folder; name another with --data", folder.display())));
+            }
             Err(error) => return Err(wrong(error)),
         };
         for entry in entries {

@@ -77,13 +77,11 @@ impl Reader<'_> {
 
     /// Takes all of `words` or none.
     pub fn takes_all(&mut self, words: &[&str]) -> bool {
-        let mut taken = 0;
-        for word in words {
+        for (taken, word) in words.iter().enumerate() {
             if !self.takes(word) {
                 (0..taken).for_each(|_| self.parser.prev_token());
                 return false;
             }
-            taken += 1;
         }
         true
     }

@@ -47,6 +47,16 @@ fn other_side(body: &SetExpr) -> Option<Place> {
     }
 }
 
+/// What an expression met in the data, in SQL's words.
+pub fn data_error(error: &DataFusionError) -> String {
+    let text = error.find_root().strip_backtrace();
+    match tidy(&text).split_once("Arithmetic overflow: ") {
+        Some((_, what)) => format!("overflow: {}", what.trim_start_matches("Overflow happened on: ")),
+        None if text.contains("Divide by zero") => "division by zero".to_owned(),
+        None => sentence(&sql_types(&tidy(&text))),
+    }
+}
+
 /// An error of a query over tables, with its line and column if it has them.
 pub fn query_error(error: &DataFusionError) -> tidemill_engine::error::Error {
     let Complaint { at, message, help } = translate(error);

@@ -29,7 +29,7 @@ pub use batch::to_batch;
 pub use context::{HIDDEN, OutputTable, SourceTable, hidden_fields, planners};
 pub use duration::{parse as parse_duration, show as show_duration};
 pub use error::SqlError;
-pub use explain::query_error;
+pub use explain::{data_error, query_error};
 pub use functions::AGGREGATES;
 pub use keys::{KeyColumn, RankBound, is_row_number, key_of, rank_bound};
 pub use parse::parse;

@@ -123,12 +123,19 @@ impl Options {
     }
 }
 
+fn file(options: &mut Options) -> Checked<Connector> {
+    let path = options.need("path", "'events.ndjson'")?.value;
+    let known = [("json", "json"), ("csv", "csv"), ("parquet", "parquet")];
+    let format = options.choice("format", &known)?.map(str::to_owned);
+    Ok(Connector::File { path, format })
+}
+
 /// The options of a source, with defaults filled in.
 pub(super) fn source(mut options: Options, columns: &[SourceColumn], changelog: bool) -> Checked<SourceOptions> {
     let named = options.need("connector", "'kafka'")?;
     let (connector, own) = match named.value.to_lowercase().as_str() {
         "kafka" => (kafka(&mut options)?, KAFKA),
-        "file" => (Connector::File { path: options.need("path", "'events.ndjson'")?.value }, FILE),
+        "file" => (file(&mut options)?, FILE),
         "generator" => (generator(&mut options)?, GENERATOR),
         _ => {
             let complaint =
@@ -139,7 +146,11 @@ pub(super) fn source(mut options: Options, columns: &[SourceColumn], changelog: 
     let format = options.take("format");
     match format {
         Some(format) if !format.value.eq_ignore_ascii_case("json") => {
-            return Err(Complaint::new(format.value_at, format!("there is no format '{}'; there is 'json'", format.value)));
+            let complaint = Complaint::new(format.value_at, format!("there is no format '{}'; there is 'json'", format.value));
+            return Err(match format.value.to_lowercase().as_str() {
+                "csv" | "parquet" => complaint.help("csv and parquet are read from files: connector = 'file'"),
+                _ => complaint,
+            });
         }
         None if own == KAFKA => {
             options.need("format", "'json'")?;

@@ -78,8 +78,12 @@ pub enum Connector {
         /// librdkafka properties, from options `kafka.<property>`.
         properties: Vec<(String, String)>,
     },
-    /// One JSON object a line; a folder is read file by file in name order.
-    File { path: String },
+    /// One JSON object a line, CSV or Parquet; a folder is read file by file in name order.
+    File {
+        path: String,
+        /// 'json', 'csv' or 'parquet'; `None`: by the ending of the path.
+        format: Option<String>,
+    },
     /// The generator of a case study.
     Generator {
         case: String,

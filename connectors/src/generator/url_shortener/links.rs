@@ -78,7 +78,7 @@ mod tests {
 
     #[test]
     fn codes_are_unique_and_well_formed() {
-        assert!(STRIDE % 2 == 1 && STRIDE % 31 != 0);
+        const { assert!(!STRIDE.is_multiple_of(2) && !STRIDE.is_multiple_of(31)) };
         let codes: std::collections::BTreeSet<Code> = (0..200_000).map(code).collect();
         assert_eq!(codes.len(), 200_000);
         assert!(codes.iter().flatten().all(u8::is_ascii_alphanumeric));

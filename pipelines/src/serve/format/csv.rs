@@ -1,9 +1,9 @@
 //! CSV as RFC 4180 has it: quoted where a reader could misread it, NULL as nothing, an empty string as `""`.
 
-use datafusion::arrow::array::{Array, RecordBatch};
+use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::Schema;
 
-use super::value::{Look, write_text};
+use super::value::{Look, is_null, write_text};
 
 pub(super) fn header(schema: &Schema) -> String {
     let mut line = String::new();
@@ -23,7 +23,7 @@ pub(super) fn row(batch: &RecordBatch, row: usize, line: &mut String) {
         if index > 0 {
             line.push(',');
         }
-        if column.is_valid(row) {
+        if !is_null(column, row) {
             value.clear();
             write_text(column, row, Look::Program, &mut value);
             quote(&value, line);

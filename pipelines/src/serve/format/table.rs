@@ -4,12 +4,12 @@
 
 use std::io::Write;
 
-use datafusion::arrow::array::{Array, RecordBatch};
+use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
 use tidemill_engine::error::Result;
 
 use super::gone;
-use super::value::{Look, write_text};
+use super::value::{Look, is_null, write_text};
 
 /// Rows that widths are taken from.
 const MEASURED_ROWS: usize = 1000;
@@ -33,7 +33,7 @@ impl<W: Write> Table<W> {
         for row in 0..batch.num_rows() {
             let cells = batch.columns().iter().map(|column| {
                 let mut cell = String::new();
-                if column.is_valid(row) {
+                if !is_null(column, row) {
                     write_text(column, row, Look::Person, &mut cell);
                 }
                 one_line(cell)

@@ -38,9 +38,14 @@ pub fn write_json_row(names: &[&str], batch: &RecordBatch, row: usize, out: &mut
     out.push('}');
 }
 
+/// Whether a value is NULL. Columns of the type of a bare NULL keep no mask: all of their values are.
+pub(super) fn is_null(column: &ArrayRef, row: usize) -> bool {
+    column.data_type() == &DataType::Null || column.is_null(row)
+}
+
 /// One value as JSON.
 pub fn write_json(column: &ArrayRef, row: usize, out: &mut String) {
-    if column.is_null(row) {
+    if is_null(column, row) {
         return out.push_str("null");
     }
     match column.data_type() {

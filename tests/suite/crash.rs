@@ -1,0 +1,147 @@
+//! Promise 1 and exactly-once, with the real command: killed at many moments, restarted with other workers, run in parts. What is left is
+//! what an undisturbed run leaves.
+//!
+//! Always: a kill that came too late to disturb anything does not count as one.
+
+use std::path::Path;
+use std::time::Duration;
+
+use crate::support::{Bench, accounts, steady_accounts, until};
+
+const RECORDS: usize = 12_000;
+
+/// Records over two hours: in order but for a little, some late, some bad. A plain generator of its own, so that nothing here depends on
+/// a case.
+fn records() -> Vec<String> {
+    let mut seed = 42_u64;
+    let mut below = |limit: u64| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 33) % limit
+    };
+    let mut clock = 1_767_225_600_000_i64;
+    let mut all = Vec::with_capacity(RECORDS);
+    for id in 0..RECORDS {
+        clock += i64::try_from(below(1200)).expect("small");
+        let behind = if below(50) == 0 { below(3_600_000) } else { below(4000) };
+        let (ts, k, x) = (clock - i64::try_from(behind).expect("small"), below(40), below(1000));
+        all.push(match below(100) {
+            0 => format!("{{\"id\":{id},\"ts\":\"soon\",\"k\":{k}}}"),
+            1 => "not json".to_owned(),
+            _ => format!("{{\"id\":{id},\"ts\":{ts},\"k\":{k},\"x\":{x}}}"),
+        });
+    }
+    all
+}
+
+/// Two files: two partitions.
+fn write(bench: &Bench, folder: &str, records: &[String]) {
+    for partition in 0..2 {
+        let lines: Vec<&str> = records.iter().skip(partition).step_by(2).map(String::as_str).collect();
+        bench.write(&format!("{folder}/{partition}.ndjson"), lines.join("\n") + "\n");
+    }
+}
+
+const OUTPUTS: &[&str] = &["minutes", "hops", "visits", "running", "best", "appended"];
+
+fn pipeline(events: &Path) -> String {
+    format!(
+        "SET pipeline = 'c';
+         CREATE TABLE e (id BIGINT NOT NULL, ts TIMESTAMP(3) NOT NULL, k BIGINT NOT NULL, x INT, WATERMARK FOR ts AS ts - INTERVAL '5 seconds')
+         WITH (connector = 'file', path = '{}', format = 'json');
+         CREATE MATERIALIZED VIEW minutes WITH (lateness = '10 minutes') AS
+         SELECT window_start, k, count(*) AS n, count(DISTINCT x) AS xs, sum(x) AS x FROM tumble(e, ts, INTERVAL '1 minute')
+         GROUP BY window_start, window_end, k;
+         CREATE MATERIALIZED VIEW hops AS
+         SELECT window_start, k, count(*) AS n, max(x) AS x FROM hop(e, ts, INTERVAL '1 minute', INTERVAL '5 minutes')
+         GROUP BY window_start, window_end, k;
+         CREATE MATERIALIZED VIEW visits AS
+         SELECT window_start, window_end, k, count(*) AS n FROM session(e, ts, INTERVAL '1 minute', k) GROUP BY window_start, window_end, k;
+         CREATE MATERIALIZED VIEW running AS SELECT k, count(*) AS n, max(id) AS last FROM e GROUP BY k;
+         CREATE MATERIALIZED VIEW best AS
+         SELECT window_start, place, k, n FROM (
+             SELECT window_start, window_end, k, n, ROW_NUMBER() OVER (PARTITION BY window_start, window_end ORDER BY n DESC, k) AS place
+             FROM (SELECT window_start, window_end, k, count(*) AS n FROM tumble(e, ts, INTERVAL '1 minute')
+                   GROUP BY window_start, window_end, k) AS counted) AS ranked
+         WHERE place <= 3;
+         CREATE MATERIALIZED VIEW appended AS SELECT id, k, 100 / x AS share FROM e WHERE k < 4;",
+        events.display()
+    )
+}
+
+/// The pipeline's newest epoch; 0 before there is one.
+fn newest_epoch(bench: &Bench) -> u64 {
+    let Ok(files) = std::fs::read_dir(bench.path("data/c/epochs/0")) else { return 0 };
+    let number = |file: std::fs::DirEntry| file.path().file_stem()?.to_str()?.parse().ok();
+    files.flatten().filter_map(number).max().unwrap_or(0)
+}
+
+/// What one run leaves that nothing disturbed.
+fn undisturbed(records: &[String], accounts: &str) -> Vec<(String, Vec<String>)> {
+    let bench = Bench::new();
+    write(&bench, "events", records);
+    bench.write("p.sql", pipeline(Path::new("events")));
+    bench.tidemill(&["run", "p.sql", "--bounded", "--quiet", "--workers", "2"]).exits(0);
+    bench.balances("c", records.len());
+    let all = bench.everything("c", OUTPUTS, accounts);
+    for (table, rows) in &all {
+        assert!(!rows.is_empty(), "{table} is empty: it tests nothing");
+    }
+    all
+}
+
+fn same(found: &[(String, Vec<String>)], expected: &[(String, Vec<String>)]) {
+    for ((table, found), (_, expected)) in found.iter().zip(expected) {
+        let lost: Vec<_> = expected.iter().filter(|row| found.binary_search(row).is_err()).take(3).collect();
+        let extra: Vec<_> = found.iter().filter(|row| expected.binary_search(row).is_err()).take(3).collect();
+        assert!(found == expected, "{table}: {} rows instead of {}; lost {lost:#?}, extra {extra:#?}", found.len(), expected.len());
+    }
+}
+
+#[test]
+fn a_run_killed_again_and_again_leaves_what_an_undisturbed_one_does() {
+    let records = records();
+    let accounts = accounts("c");
+    let expected = undisturbed(&records, &accounts);
+    let bench = Bench::new();
+    write(&bench, "events", &records);
+    bench.write("p.sql", pipeline(Path::new("events")));
+    for (turn, workers) in (0..).zip(["1", "2", "4", "2", "1", "3"]) {
+        // Little ticks and short epochs make the run long enough to be killed in the middle of things.
+        let args = ["run", "p.sql", "--bounded", "--workers", workers, "--epoch-ms", "20", "--set", "rows_per_tick_max=10"];
+        let mut run = bench.start(&[&args[..], &["--set", "publish_interval=100 ms"]].concat());
+        // The first dies while it starts, the others some epochs further each time.
+        let until_epoch = newest_epoch(&bench) + turn * 2;
+        until("epochs are committed", Duration::from_secs(60), || (newest_epoch(&bench) >= until_epoch || run.ended()).then_some(()));
+        assert!(run.kill(), "turn {turn}: the run had ended before it was killed: {}", run.heard());
+    }
+    bench.tidemill(&["run", "p.sql", "--bounded", "--quiet", "--workers", "2"]).exits(0);
+    bench.balances("c", records.len());
+    same(&bench.everything("c", OUTPUTS, &accounts), &expected);
+    // And once more: there is nothing left to do, so nothing changes.
+    bench.tidemill(&["run", "p.sql", "--bounded", "--quiet", "--workers", "1"]).exits(0);
+    same(&bench.everything("c", OUTPUTS, &accounts), &expected);
+}
+
+#[test]
+fn bounded_runs_over_parts_equal_one_over_all() {
+    let records = records();
+    let accounts = steady_accounts("c");
+    let expected = undisturbed(&records, &accounts);
+    let bench = Bench::new();
+    bench.write("p.sql", pipeline(Path::new("events")));
+    let ends = [2, RECORDS / 3, RECORDS / 3 + 2, RECORDS - 1000, RECORDS];
+    for (end, workers) in ends.into_iter().zip(["2", "1", "4", "2", "1"]) {
+        write(&bench, "events", &records[..end]);
+        bench.tidemill(&["run", "p.sql", "--bounded", "--quiet", "--workers", workers]).exits(0);
+        bench.balances("c", end);
+    }
+    same(&bench.everything("c", OUTPUTS, &accounts), &expected);
+}
+
+#[test]
+fn a_difference_would_be_seen() {
+    let records = records();
+    let accounts = steady_accounts("c");
+    let (all, fewer) = (undisturbed(&records, &accounts), undisturbed(&records[..RECORDS - 1], &accounts));
+    assert!(std::panic::catch_unwind(|| same(&fewer, &all)).is_err());
+}

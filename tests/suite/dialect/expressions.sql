@@ -1,0 +1,31 @@
+-- A view without GROUP BY appends one row for each row that passes.
+CREATE MATERIALIZED VIEW told AS
+SELECT id,
+       CASE WHEN amount > 10 THEN 'much' WHEN amount IS NULL THEN 'unknown' ELSE 'little' END AS how_much,
+       coalesce(meta['city'], 'nowhere') AS city,
+       meta['tags'][1] AS tag,
+       upper("user") || ':' || kind AS who,
+       char_length("user") AS letters,
+       amount * qty AS total,
+       -amount AS owed,
+       round(score, 1) AS rounded,
+       CAST(qty AS VARCHAR) AS qty_text,
+       qty / 2 AS half,
+       qty % 2 AS odd,
+       score / 4 AS quarter,
+       ok IS NOT TRUE AS not_ok,
+       NOT ok AS inverse,
+       date_trunc('minute', ts) AS minute,
+       date_part('second', ts) AS second,
+       ts + INTERVAL '1 day' AS tomorrow,
+       "user" LIKE '%n%' AS has_n,
+       regexp_like("user", '^[a-c]') AS early,
+       kind IN ('buy', 'sell') AS trades,
+       qty BETWEEN 2 AND 5 AS some,
+       url_host(url) AS host,
+       substr(kind, 1, 2) AS short,
+       nullif(kind, 'hold') AS kind,
+       greatest(qty, 3) AS at_least,
+       0.1 + 0.2 AS exact
+FROM e
+WHERE "user" <> 'zoe' AND (ok OR ok IS NULL OR qty > 1);
