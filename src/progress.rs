@@ -210,6 +210,12 @@ impl Watch for Progress {
         say(&format!("{what}; {}", if first { "waiting for it, a minute at most" } else { "still waiting" }));
     }
 
+    fn notice(&self, what: &str) {
+        if !self.quiet {
+            say(what);
+        }
+    }
+
     fn started(&self, shared: &Arc<Shared>, connections: &Connections) {
         let lag = if self.quiet { None } else { Lag::watch(&self.pipeline, connections) };
         let mut inner = self.inner();

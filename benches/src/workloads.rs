@@ -119,12 +119,14 @@ fn sessions(bids: &Bids, gap: i64, watermark_us: i64) -> Answer {
         let time = Bids::time_us(bid);
         let session = open.entry(*auction).or_insert((time, 0));
         if time > session.0 + gap {
-            (rows, counted) = (rows + 1, counted + session.1);
+            if session.0 + gap <= watermark_us {
+                (rows, counted) = (rows + 1, counted + session.1);
+            }
             session.1 = 0;
         }
         *session = (time, session.1 + 1);
     }
-    for (_, count) in open.into_values().filter(|(last, _)| last + gap <= watermark_us) {
+    for (_, count) in open.into_values().filter(|(last, _)| last.saturating_add(gap) <= watermark_us) {
         (rows, counted) = (rows + 1, counted + count);
     }
     (rows, counted)

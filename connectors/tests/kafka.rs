@@ -16,13 +16,14 @@ use tidemill_connectors::json::{Column, TimeUnitOption};
 use tidemill_connectors::kafka::{Admin, BUDGET_BYTES, KafkaConfig, KafkaProducer, KafkaStatus, MockBroker, WAIT_MS, kafka_source};
 use tidemill_engine::error::{Error, Kind};
 use tidemill_engine::source::{Limits, ReadBatch, Source};
+use tidemill_tests::broker;
 
 const LIMITS: Limits = Limits { rows_max: 1000, bytes_max: 1 << 20, end: i64::MAX };
 
 fn brokers() -> Option<String> {
-    match tidemill_tests::broker::broker() {
+    match broker::broker() {
         Ok(brokers) => Some(brokers),
-        Err(why) if tidemill_tests::broker::required() => panic!("no broker: {why}"),
+        Err(why) if broker::required() => panic!("no broker: {why}"),
         Err(why) => {
             eprintln!("skipped: {why}");
             None

@@ -1,6 +1,7 @@
 //! stub
 pub mod cases;
 pub mod functions;
+mod growth;
 pub mod lower;
 pub mod runner;
 pub mod serve;

@@ -6,6 +6,7 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use tidemill_connectors::delta::DeltaPublisher;
 use tidemill_engine::epoch::coordinator::{EpochOptions, manifest_path};
@@ -18,6 +19,7 @@ use tidemill_engine::run::{Run, now_ms};
 use tidemill_engine::source::Position;
 use tidemill_engine::worker::{Shared, WorkerOptions};
 
+use crate::growth::Growth;
 use crate::lower::lower;
 use crate::sources::Connections;
 use crate::sql::{self, Output, Program};
@@ -48,7 +50,10 @@ pub const SETTINGS: &[(&str, &str)] = &[
     ("rows_per_tick_max", "records a worker takes in one tick"),
     ("bytes_per_tick_max", "payload bytes a worker takes in one tick"),
     ("drift_max", "how far ahead of the slowest partition another may be read, in event time, e.g. '1 hour'"),
-    ("state_bytes_max", "bytes of state of all workers together; more ends the run with exit 1 (default: 60 % of the memory that the machine or its container has)"),
+    (
+        "state_bytes_max",
+        "bytes of state of all workers together; more ends the run with exit 1 (default: 60 % of the memory that the machine or its container has)",
+    ),
     ("read_retention", "how long an epoch stays readable after the next, e.g. '10 minutes'"),
 ];
 
@@ -90,14 +95,28 @@ impl Pipeline {
 pub trait Watch: Send + Sync {
     /// Something is waited for (a broker that does not answer).
     fn waiting(&self, what: &str);
+    /// Something happened that a user may want to know; nobody needs to do anything.
+    fn notice(&self, what: &str) {
+        tracing::info!("{what}");
+    }
     /// The run begins: flags and figures to look at.
     fn started(&self, shared: &Arc<Shared>, connections: &Connections);
     /// An epoch was committed.
     fn epoch(&self, manifest: &Manifest);
 }
 
-/// Runs a pipeline until its input ends or `shared.stop` is set.
+/// Runs a pipeline until its input ends or `shared.stop` is set. When a topic gets partitions, it ends the epoch and goes on with them.
 pub fn run(pipeline: &Pipeline, options: &Options, shared: &Arc<Shared>, watch: &Arc<dyn Watch>) -> Result<Manifest> {
+    loop {
+        let manifest = run_once(pipeline, options, shared, watch)?;
+        if shared.stop.load(Ordering::Acquire) || !shared.again.swap(false, Ordering::AcqRel) {
+            return Ok(manifest);
+        }
+        shared.committed.store(0, Ordering::Release);
+    }
+}
+
+fn run_once(pipeline: &Pipeline, options: &Options, shared: &Arc<Shared>, watch: &Arc<dyn Watch>) -> Result<Manifest> {
     let (mut workers_options, epochs) = settings(options)?;
     let connections = Connections::new(options.brokers.clone(), options.kafka.clone(), pipeline.name(), options.workers);
     let mut flow = pipeline.dataflow(&connections)?;
@@ -165,6 +184,7 @@ pub fn run(pipeline: &Pipeline, options: &Options, shared: &Arc<Shared>, watch: 
     workers_options.bounded = options.bounded;
     workers_options.read.idle = !options.bounded || options.set.iter().any(|(key, _)| key == "idle_after");
     watch.started(shared, &connections);
+    let growth = if options.bounded { None } else { Growth::look(pipeline, &connections, &manifest, shared, watch) };
     let told = Arc::clone(watch);
     let outcome = tidemill_engine::run::run(Run {
         flow,
@@ -178,6 +198,7 @@ pub fn run(pipeline: &Pipeline, options: &Options, shared: &Arc<Shared>, watch: 
         shared: Arc::clone(shared),
         on_epoch: Box::new(move |manifest| told.epoch(manifest)),
     });
+    drop(growth);
     outcome.map_err(|error| placed(&pipeline.program, error))
 }
 

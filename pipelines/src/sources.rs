@@ -23,6 +23,9 @@ use crate::sql::{Connector, Source, Start, TimestampUnit};
 /// Partitions of a generated topic.
 const GENERATED_PARTITIONS: u32 = 4;
 
+/// How long a look at a running topic's partitions may take.
+const LOOK_MS_MAX: u64 = 2_000;
+
 /// What all sources of a run share.
 #[derive(Clone)]
 pub struct Connections {
@@ -109,6 +112,13 @@ impl Connections {
         };
         let starts: Vec<(i32, i64)> = (0..partitions).map(|partition| (partition, 0)).collect();
         Ok((topic, None, Begin { earliest: starts.clone(), starts }))
+    }
+
+    /// How many partitions the topic of a source has now; `None` if it is no topic or nobody answers in time.
+    pub fn partitions(&self, source: &Source) -> Option<usize> {
+        let config = self.kafka(source).ok().flatten()?;
+        let admin = Admin::new(&config.brokers, &config.properties, LOOK_MS_MAX).ok()?;
+        usize::try_from(admin.topic(&config.topic, &mut |_| ()).ok()?.partitions).ok()
     }
 
     /// Where a source ends now. A generator without a count has no end.

@@ -89,7 +89,11 @@ fn an_error_in_sql_begins_with_its_place() {
         ("CREATE MATERIALIZED VIEW v AS SELECT now() FROM e;", "3:", "now"),
         ("CREATE MATERIALIZED VIEW v AS SELECT * FROM e LIMIT 3;", "3:", "LIMIT"),
         ("CREATE MATERIALIZED VIEW v AS SELECT * FROM e ORDER BY ts;", "3:", "ORDER BY"),
-        ("CREATE MATERIALIZED VIEW v AS SELECT count(*) FROM TABLE(TUMBLE(TABLE e, DESCRIPTOR(ts), INTERVAL '1' MINUTE));", "3:", "tumble("),
+        (
+            "CREATE MATERIALIZED VIEW v AS SELECT count(*) FROM TABLE(TUMBLE(TABLE e, DESCRIPTOR(ts), INTERVAL '1' MINUTE));",
+            "3:",
+            "tumble(",
+        ),
         ("CREATE SINK s FROM e WITH (connector = 'kafka');", "3:", "INSERT INTO"),
         ("CREATE MATERIALIZED VIEW v AS SELECT count(*) FROM e EMIT ON WINDOW CLOSE;", "3:", "emit"),
         ("CREATE MATERIALIZED VIEW v AS SELECT * FROM e JOIN e FOR SYSTEM_TIME AS OF e.ts ON true;", "3:", "ASOF"),
@@ -156,7 +160,8 @@ fn results_go_to_stdout_and_all_else_to_stderr() {
     let quiet = bench.tidemill(&["run", "p.sql", "--bounded", "--quiet"]).exits(0);
     assert_eq!((quiet.out.as_str(), quiet.err.as_str()), ("", ""));
     let help = bench.tidemill(&["--help"]).exits(0);
-    for command in ["demo", "run", "sql", "check", "generate", "verify", "--brokers", "--data", "--workers", "--epoch-ms", "TIDEMILL_DATA"] {
+    for command in ["demo", "run", "sql", "check", "generate", "verify", "--brokers", "--data", "--workers", "--epoch-ms", "TIDEMILL_DATA"]
+    {
         assert!(help.out.contains(command), "{command}");
     }
     assert!(bench.tidemill(&["completions", "bash"]).exits(0).out.contains("_tidemill()"));

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::support::{Bench, accounts, steady_accounts, until};
 
-const RECORDS: usize = 12_000;
+const RECORDS: usize = 30_000;
 
 /// Records over two hours: in order but for a little, some late, some bad. A plain generator of its own, so that nothing here depends on
 /// a case.
@@ -107,10 +107,10 @@ fn a_run_killed_again_and_again_leaves_what_an_undisturbed_one_does() {
     bench.write("p.sql", pipeline(Path::new("events")));
     for (turn, workers) in (0..).zip(["1", "2", "4", "2", "1", "3"]) {
         // Little ticks and short epochs make the run long enough to be killed in the middle of things.
-        let args = ["run", "p.sql", "--bounded", "--workers", workers, "--epoch-ms", "20", "--set", "rows_per_tick_max=10"];
+        let args = ["run", "p.sql", "--bounded", "--workers", workers, "--epoch-ms", "10", "--set", "rows_per_tick_max=10"];
         let mut run = bench.start(&[&args[..], &["--set", "publish_interval=100 ms"]].concat());
         // The first dies while it starts, the others some epochs further each time.
-        let until_epoch = newest_epoch(&bench) + turn * 2;
+        let until_epoch = newest_epoch(&bench) + turn;
         until("epochs are committed", Duration::from_secs(60), || (newest_epoch(&bench) >= until_epoch || run.ended()).then_some(()));
         assert!(run.kill(), "turn {turn}: the run had ended before it was killed: {}", run.heard());
     }

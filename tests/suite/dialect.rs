@@ -5,7 +5,7 @@
 
 use tidemill_pipelines::runner::Pipeline;
 
-use crate::oracle::{Near, Rows, Tables, proven};
+use crate::oracle::{Expected, Near, Rows, Tables, proven};
 use crate::support::{checkout, golden, steady_accounts};
 
 const FOLDER: &str = "tests/suite/dialect";
@@ -23,10 +23,7 @@ fn shown(pipeline: &Pipeline, tables: &Tables) -> String {
     for output in &pipeline.planned {
         part(&format!("== {}", output.name), &format!("SELECT * FROM d.{}", output.name));
     }
-    part(
-        "== late events",
-        "SELECT output, \"partition\", \"offset\", event_time, watermark, window_start, window_end FROM d.late_events",
-    );
+    part("== late events", "SELECT output, \"partition\", \"offset\", event_time, watermark, window_start, window_end FROM d.late_events");
     part("== dead letters", "SELECT output, \"partition\", \"offset\", reason, detail FROM d.dead_letters");
     part("== accounts", &steady_accounts("d"));
     text
@@ -41,19 +38,38 @@ fn examples() -> Vec<String> {
     names
 }
 
+fn example(name: &str) -> String {
+    let read = |name: &str| std::fs::read_to_string(checkout(&format!("{FOLDER}/{name}.sql"))).expect("is there");
+    format!("{}\n{}", read("source").replace("EVENTS", &events()), read(name))
+}
+
+fn events() -> String {
+    checkout(&format!("{FOLDER}/events")).display().to_string()
+}
+
+#[test]
+fn another_rule_of_lateness_would_be_found() {
+    let pipeline = |text: &str| Pipeline::parse("late", text).unwrap_or_else(|error| panic!("{error}"));
+    let (right, other) = (example("late"), example("late").replace("INTERVAL '5 seconds'", "INTERVAL '6 seconds'"));
+    assert_ne!(right, other);
+    let data = tempfile::tempdir().expect("a folder");
+    let right = pipeline(&right);
+    let tables = Tables::run(&right, data.path(), (2, 1000));
+    assert_eq!(Expected::of(&right, |_| Vec::new()).check("d", &tables, &near), Vec::<String>::new());
+    let wrong = Expected::of(&pipeline(&other), |_| Vec::new()).check("d", &tables, &near);
+    assert!(wrong.iter().any(|wrong| wrong.starts_with("strict: ")), "{wrong:?}");
+}
+
 #[test]
 fn every_example_equals_batch_and_its_golden_file() {
-    let read = |name: &str| std::fs::read_to_string(checkout(&format!("{FOLDER}/{name}.sql"))).expect("is there");
-    let events = checkout(&format!("{FOLDER}/events"));
-    let source = read("source").replace("EVENTS", &events.display().to_string());
     let examples = examples();
     assert!(examples.len() >= 14, "{examples:?}");
     let only = std::env::var("TIDEMILL_EXAMPLE").ok();
     for name in examples.iter().filter(|name| only.as_ref().is_none_or(|only| only == *name)) {
-        let pipeline = Pipeline::parse(name, &format!("{source}\n{}", read(name))).unwrap_or_else(|error| panic!("{error}"));
+        let pipeline = Pipeline::parse(name, &example(name)).unwrap_or_else(|error| panic!("{error}"));
         println!("{name}");
         let text = proven(&pipeline, &near, &|tables| shown(&pipeline, tables));
-        let text = text.replace(&events.display().to_string(), "EVENTS");
+        let text = text.replace(&events(), "EVENTS");
         golden(&format!("{FOLDER}/{name}.txt"), &text);
     }
 }

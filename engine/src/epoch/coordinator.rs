@@ -23,6 +23,7 @@ use crate::graph::{Dataflow, Layout};
 use crate::letter::{SourceNames, dead_letter_batch, late_event_batch};
 use crate::rows::Rows;
 use crate::state::Changes;
+use crate::time::{BEGINNING, Watermark};
 use crate::worker::{ControlKind, Part, Shared};
 
 /// The name of the weight column of hot files.
@@ -146,7 +147,8 @@ impl Coordinator {
         let mut parts = std::mem::take(&mut self.waiting);
         parts.sort_by_key(|part| part.worker);
         let kind = parts.first().map_or(ControlKind::Cut, |part| part.kind);
-        if parts.iter().all(Part::is_empty) {
+        // A watermark that moves without rows has passed an idle partition: that decision is kept, and shown.
+        if parts.iter().all(Part::is_empty) && !parts.first().is_some_and(|part| moved(&self.manifest.watermarks, &part.watermarks)) {
             self.shared.committed.fetch_add(1, Ordering::Release);
             return Ok(Some(kind));
         }
@@ -397,6 +399,12 @@ fn fenced(next: &Manifest, other: &str) -> Error {
 /// The epoch a manifest's file name says.
 pub fn epoch_of(name: &str) -> Option<u64> {
     name.strip_suffix(".json")?.parse().ok()
+}
+
+/// Has a watermark gone on?
+fn moved(before: &[Watermark], now: &[Watermark]) -> bool {
+    let known = |watermark: &Watermark| watermark.filter(|at| *at != BEGINNING);
+    before.iter().map(known).ne(now.iter().map(known))
 }
 
 fn nodes_of(part: &Part) -> impl Iterator<Item = (usize, &NodeCounts)> {

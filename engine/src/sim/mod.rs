@@ -147,7 +147,8 @@ impl Life<'_> {
         let (senders, receivers) = channels(workers, &layout);
         let read =
             ReadOptions { rows_per_tick_max: 1 + rng.below(40) as usize, idle: false, drift_max_us: i64::MAX, ..ReadOptions::default() };
-        let options = WorkerOptions { read, epoch_us: 1 + rng.below(3_000) as i64, tick_us_max: 500, bounded: true, ..WorkerOptions::default() };
+        let options =
+            WorkerOptions { read, epoch_us: 1 + rng.below(3_000) as i64, tick_us_max: 500, bounded: true, ..WorkerOptions::default() };
         let mut alive = Vec::with_capacity(workers);
         for (index, inbox) in receivers.into_iter().enumerate() {
             let mut readers = Vec::with_capacity(flow.sources.len());

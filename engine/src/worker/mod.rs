@@ -9,6 +9,9 @@ mod message;
 mod part;
 pub mod reader;
 mod stage;
+#[cfg(test)]
+#[path = "worker_tests.rs"]
+mod tests;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -39,6 +42,8 @@ const SEALED_TICKS_MAX: usize = 2 * RUN_AHEAD as usize + 2;
 pub struct Shared {
     /// The user asked to stop.
     pub stop: AtomicBool,
+    /// The run shall stop as if asked to, and begin again: a topic has got partitions.
+    pub again: AtomicBool,
     /// Cuts whose manifest is written.
     pub committed: AtomicU64,
     /// Someone failed: everybody ends.
@@ -323,7 +328,7 @@ impl Worker {
         let idle = self.shared.committed.load(Ordering::Acquire) == self.cuts_announced;
         let kind = if self.drained {
             ControlKind::End
-        } else if self.shared.stop.load(Ordering::Acquire) {
+        } else if self.shared.stop.load(Ordering::Acquire) || self.shared.again.load(Ordering::Acquire) {
             ControlKind::Stop
         } else if now.saturating_sub(self.cut_at) >= self.options.epoch_us && idle {
             ControlKind::Cut

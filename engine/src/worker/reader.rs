@@ -96,7 +96,10 @@ impl Reader {
 
     /// Does a partition need everybody's word on the tick before, to wake or to become idle?
     pub fn needs_word(&self) -> bool {
-        self.positions.iter().zip(&self.at_end_since).any(|(position, at_end)| position.idle || (at_end.is_some() && position.watermark.is_some()))
+        self.positions
+            .iter()
+            .zip(&self.at_end_since)
+            .any(|(position, at_end)| position.idle || (at_end.is_some() && position.watermark.is_some()))
     }
 
     /// Every partition has reached its end offset (never so without end offsets).
@@ -147,7 +150,11 @@ impl Reader {
                 }
                 None if polled.at_end => {
                     let since = *self.at_end_since[index].get_or_insert(now);
-                    if options.idle && !position.idle && may_be_idle(&position, sealed) && now.saturating_sub(since) >= self.spec.idle_after_us {
+                    if options.idle
+                        && !position.idle
+                        && may_be_idle(&position, sealed)
+                        && now.saturating_sub(since) >= self.spec.idle_after_us
+                    {
                         tracing::debug!(source = %self.spec.name, partition = position.partition, "idle");
                         self.positions[index].idle = true;
                         taken.turned = true;

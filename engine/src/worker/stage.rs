@@ -20,8 +20,6 @@ use crate::worker::{Control, Worker};
 
 /// A node as one worker runs it.
 pub(super) struct NodeRun {
-    /// What its id begins with, for errors: the output it works for, or the operator's whole id.
-    name: String,
     pub(super) id: String,
     pub(super) kind: NodeKind,
     operator: Option<Box<dyn Operator>>,
@@ -49,7 +47,6 @@ impl NodeRun {
             _ => None,
         };
         Ok(Self {
-            name: node.id.split('/').next().unwrap_or_default().to_owned(),
             id: node.id.clone(),
             kind: node.kind.clone(),
             operator,
@@ -143,7 +140,8 @@ impl Worker {
             NodeKind::Source(_) => {}
             NodeKind::Operator(_) => {
                 let outcome = run_operator(node, rows, watermark, control);
-                outcome.map_err(|error| error.context(&node.name))?;
+                // Before the `/` stands the output it works for; an operator with state has no `/`.
+                outcome.map_err(|error| error.context(node.id.split('/').next().unwrap_or_default()))?;
             }
             NodeKind::Exchange(keys) => {
                 node.outgoing.resize_with(count, Vec::new);

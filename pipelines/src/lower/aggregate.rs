@@ -9,11 +9,11 @@ use std::sync::Arc;
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::{Column, DFSchemaRef, ScalarValue};
 use datafusion::logical_expr::expr::AggregateFunction;
-use datafusion::logical_expr::{Aggregate, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder};
+use datafusion::logical_expr::{Aggregate, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, lit};
 use tidemill_engine::error::{Error, Result};
 use tidemill_engine::graph::{Make, NodeId};
 use tidemill_engine::operator::Operator;
-use tidemill_operators::aggregate::{Function, Spec};
+use tidemill_operators::aggregate::{Function, Spec, accumulator};
 use tidemill_operators::expression::Expression;
 use tidemill_operators::window_aggregate::{Aggregation, Call, Emit as When, Final, Input, Partial, ROWS_PER_TICK_MAX, Windowing};
 use tidemill_operators::windows::Windows;
@@ -21,7 +21,7 @@ use tidemill_operators::windows::Windows;
 use super::expr::{Shifted, column, compile};
 use super::stream::{SpanKind, Stream, arrow_schema};
 use super::{Lowering, plain_column};
-use crate::sql::{Emit, TIMESTAMP, TimeKind, WINDOW_END, WINDOW_START, WindowKind, WindowNode, time_kinds};
+use crate::sql::{Emit, TIMESTAMP, TimeKind, WINDOW_END, WINDOW_START, WindowKind, WindowNode, sql_name, time_kinds};
 
 const TIME: &str = "__time";
 
@@ -175,7 +175,7 @@ impl Lowering<'_> {
         let mut fields: Vec<Field> = Vec::new();
         for (number, key) in grouping.keys.iter().enumerate() {
             fields.push(Field::new(format!("key_{number}"), data_type(key, &below.schema)?, true));
-            columns.push(compile(key, &below.schema)?);
+            columns.push(compile(&one_zero(key, &below.schema)?, &below.schema)?);
         }
         if let Some(from) = &below.windows {
             fields.push(Field::new("time", TIMESTAMP, true));
@@ -225,6 +225,15 @@ pub(super) struct Prepared {
 fn at(schema: &SchemaRef, index: usize) -> Arc<dyn Expression> {
     let field = schema.field(index);
     column(index, field.data_type().clone(), field.name())
+}
+
+/// Minus zero and zero are one number: equal values are one group, as in the batch.
+fn one_zero(expr: &Expr, schema: &DFSchemaRef) -> Result<Expr> {
+    Ok(match data_type(expr, schema)? {
+        DataType::Float32 => expr.clone() + lit(0.0_f32),
+        DataType::Float64 => expr.clone() + lit(0.0_f64),
+        _ => expr.clone(),
+    })
 }
 
 pub(super) fn data_type(expr: &Expr, schema: &DFSchemaRef) -> Result<DataType> {
@@ -282,12 +291,21 @@ pub(super) fn add_calls(
     for (index, expr) in aggregate.aggr_expr.iter().enumerate() {
         let call = function_of(expr)?;
         let (function, argument) = function(call)?;
+        let argument = match argument {
+            Some(argument) if call.params.distinct => Some(one_zero(&argument, schema)?),
+            argument => argument,
+        };
         let input = argument.as_ref().map(|argument| data_type(argument, schema)).transpose()?;
         let output = aggregate.schema.field(aggregate.group_expr.len() + index).data_type().clone();
         // Unsigned counts are kept as BIGINT; a later projection casts back where the plan says so.
         let output = if output == DataType::UInt64 { DataType::Int64 } else { output };
+        let spec = Spec { function, input, output, retracts };
+        accumulator(&spec).map_err(|_| {
+            let over = spec.input.as_ref().map_or_else(|| "nothing".to_owned(), sql_name);
+            Error::refused(format!("{} over {over} is not supported; CAST the argument", spec.function.name()))
+        })?;
         calls.push(Call {
-            spec: Spec { function, input, output, retracts },
+            spec,
             argument: argument.map(|argument| place(&argument, columns, fields)).transpose()?,
             filter: call.params.filter.as_deref().map(|filter| place(filter, columns, fields)).transpose()?,
         });

@@ -84,9 +84,8 @@ fn checked(physical: Arc<dyn PhysicalExpr>, schema: &DFSchema) -> datafusion::er
                 return Ok(Transformed::yes(Arc::new(minus) as Arc<dyn PhysicalExpr>));
             }
         }
-        let binary = expr.downcast_ref::<BinaryExpr>().filter(|binary| {
-            matches!(binary.op(), Operator::Plus | Operator::Minus | Operator::Multiply)
-        });
+        let binary =
+            expr.downcast_ref::<BinaryExpr>().filter(|binary| matches!(binary.op(), Operator::Plus | Operator::Minus | Operator::Multiply));
         Ok(match binary {
             Some(binary) => Transformed::yes(Arc::new(binary.clone().with_fail_on_overflow(true)) as Arc<dyn PhysicalExpr>),
             None => Transformed::no(expr),

@@ -4,10 +4,10 @@
 //! not tell which row a repair replaces.
 
 use datafusion::common::Column;
-use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, lit};
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, cast, lit};
 use tidemill_engine::error::{Error, Result};
 
-use crate::sql::key_of;
+use crate::sql::{key_of, stored_type};
 
 /// A plan whose schema holds its whole key.
 pub struct Keyed {
@@ -58,7 +58,9 @@ fn expose(plan: &LogicalPlan) -> Result<(LogicalPlan, Vec<usize>)> {
                 let there = exprs.iter().position(|expr| matches!(bare(expr), Expr::Column(each) if *each == from));
                 places.push(there.unwrap_or(exprs.len()));
                 if there.is_none() {
-                    exprs.push(Expr::Column(from).alias(format!("_key_{number}")));
+                    let stored = stored_type(input.schema().field(column).data_type()).map_err(Error::refused)?;
+                    let hidden = Expr::Column(from);
+                    exprs.push(stored.map_or(hidden.clone(), |stored| cast(hidden, stored)).alias(format!("_key_{number}")));
                 }
             }
             Ok((project(input, exprs)?, places))

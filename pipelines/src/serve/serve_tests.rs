@@ -335,3 +335,18 @@ fn a_query_ends_at_its_limits() {
     let large = run(small, "SELECT v FROM (SELECT value || repeat('x', 1000) AS v FROM generate_series(1, 4000)) ORDER BY v");
     assert!(large.message().contains("memory or disk"), "{large}");
 }
+
+#[test]
+fn queries_speak_the_pipelines_dialect() {
+    let data = tempfile::tempdir().expect("a folder");
+    let serve = serve(data.path());
+    let times = "(SELECT TIMESTAMP '2025-01-01 00:00:30' AS t UNION ALL SELECT TIMESTAMP '2025-01-01 00:01:00')";
+    let tumbled = format!("SELECT window_start, count(*) FROM tumble({times}, t, INTERVAL '1 minute') GROUP BY 1 ORDER BY 1");
+    assert_eq!(lines(&serve, &tumbled), ["2025-01-01T00:00:00Z,1", "2025-01-01T00:01:00Z,1"]);
+    let session = format!("SELECT window_start, count(*) FROM session({times}, t, INTERVAL '30 seconds') GROUP BY 1");
+    assert_eq!(lines(&serve, &session), ["2025-01-01T00:00:30Z,2"]);
+    assert_eq!(lines(&serve, "SELECT s['USERAGENT'] AS a, s.useragent AS b FROM (SELECT named_struct('userAgent', 7) AS s)"), ["7,7"]);
+    assert_eq!(lines(&serve, "SELECT * FROM generate_series(1, 2)"), ["1", "2"]);
+    let wrong = block(async { serve.query("SELECT * FROM hop((SELECT 1 AS n), n, INTERVAL '1 s', INTERVAL '2 s')").await.err() });
+    assert_eq!(wrong.expect("refused").message(), "line 1, column 36: hop: n is no TIMESTAMP");
+}

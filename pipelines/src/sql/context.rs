@@ -121,14 +121,14 @@ impl Catalog {
             later: Vec::new(),
             config: config(),
             relations: vec![Arc::new(Windows::Pipeline)],
-            types: Arc::new(Types),
+            types: Arc::new(Types::Pipeline),
         }
     }
 }
 
 /// What queries over tables share with pipelines: types, the lookup of fields in structs, the window functions.
 pub fn planners() -> (Arc<dyn TypePlanner>, Vec<Arc<dyn ExprPlanner>>, Vec<Arc<dyn RelationPlanner>>) {
-    (Arc::new(Types), vec![Arc::new(Fields)], vec![Arc::new(Windows::Query)])
+    (Arc::new(Types::Query), vec![Arc::new(Fields)], vec![Arc::new(Windows::Query)])
 }
 
 /// The planner's options: exact decimals, spans, views of strings; the rest as DataFusion has it.

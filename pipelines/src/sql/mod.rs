@@ -35,6 +35,7 @@ pub use keys::{KeyColumn, RankBound, is_row_number, key_of, rank_bound};
 pub use parse::parse;
 pub use plan::{PlannedOutput, RULES, analyze, optimize, plan};
 pub use program::*;
+pub use shape::stored_type;
 pub use time::{TimeKind, time_columns, time_kinds};
 pub use types::{TIMESTAMP, sql_name};
 pub use windows::{WINDOW_END, WINDOW_START, WindowKind, WindowNode};

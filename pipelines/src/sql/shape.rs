@@ -56,6 +56,14 @@ pub(super) enum Stored {
     Cast(DataType),
 }
 
+/// The type a column has to be cast to before a table can hold it, if any; or why there is none.
+pub fn stored_type(data_type: &DataType) -> Result<Option<DataType>, String> {
+    stored(data_type).map(|stored| match stored {
+        Stored::AsIs => None,
+        Stored::Cast(to) => Some(to),
+    })
+}
+
 /// The stored type of a column, or why there is none.
 pub(super) fn stored(data_type: &DataType) -> Result<Stored, String> {
     let refuse = |help: &str| Err(help.to_owned());

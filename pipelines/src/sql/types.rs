@@ -165,12 +165,18 @@ fn decimal(info: &ExactNumberInfo) -> Result<DataType, Refusal> {
 
 /// Types in expressions: the same table.
 #[derive(Debug)]
-pub(super) struct Types;
+pub(super) enum Types {
+    /// Of a pipeline: nothing else.
+    Pipeline,
+    /// Of a query over tables: what is not in the table is as DataFusion has it, since nothing stores it.
+    Query,
+}
 
 impl TypePlanner for Types {
     fn plan_type_field(&self, sql: &SqlType) -> Result<Option<FieldRef>> {
         match arrow_type(sql) {
             Ok(data_type) => Ok(Some(Arc::new(Field::new("", data_type, true)))),
+            Err(_) if matches!(self, Self::Query) => Ok(None),
             Err((message, help)) => Err(Complaint::new(None, message).help(help).into()),
         }
     }

@@ -12,7 +12,14 @@ pub fn nearest_rank() -> Arc<AggregateUDF> {
     let make = |_: datafusion::logical_expr::function::AccumulatorArgs<'_>| Ok(Box::new(Values::default()) as Box<dyn Accumulator>);
     let double = DataType::Float64;
     let state = Arc::new(vec![double.clone()]);
-    Arc::new(create_udaf("nearest_rank", vec![double.clone(), double.clone()], Arc::new(double), Volatility::Immutable, Arc::new(make), state))
+    Arc::new(create_udaf(
+        "nearest_rank",
+        vec![double.clone(), double.clone()],
+        Arc::new(double),
+        Volatility::Immutable,
+        Arc::new(make),
+        state,
+    ))
 }
 
 #[derive(Debug, Default)]

@@ -109,7 +109,8 @@ impl Walk<'_> {
                 let all = LogicalPlan::Union(datafusion::logical_expr::Union::try_new_with_loose_types(inputs)?);
                 // Its columns keep the names that the nodes above know.
                 let known = union.schema.iter().zip(all.schema().columns());
-                let known = known.map(|((qualifier, field), column)| Expr::Column(column).alias_qualified(qualifier.cloned(), field.name()));
+                let known =
+                    known.map(|((qualifier, field), column)| Expr::Column(column).alias_qualified(qualifier.cloned(), field.name()));
                 let exprs: Vec<Expr> = known.collect::<Vec<_>>().into_iter().chain(carried(&all)).collect();
                 Ok(LogicalPlan::Projection(Projection::try_new(exprs, Arc::new(all))?))
             }

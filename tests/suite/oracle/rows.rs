@@ -62,7 +62,7 @@ impl Rows {
         let line = |cells: &Vec<Cell>| {
             let shown = cells.iter().map(|cell| match cell {
                 Cell::Text(text) => text.clone(),
-                Cell::Number(Some(number)) => format!("{number}"),
+                Cell::Number(Some(number)) => format!("{number:?}"),
                 Cell::Number(None) => "NULL".to_owned(),
             });
             shown.collect::<Vec<_>>().join(" | ") + "\n"

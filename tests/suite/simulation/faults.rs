@@ -51,7 +51,7 @@ fn an_operator_that_forgets_a_dirty_row_is_noticed() {
 #[test]
 fn an_operator_that_forgets_its_scalars_is_noticed() {
     let fault = Fault { parts: Some(|parts| parts.wrap = |operator| Box::new(Dazed(operator))), ..Fault::default() };
-    should_find_a_mismatch("forgotten scalars", &[Kind::Windows, Kind::Sessions], &fault);
+    should_find_a_mismatch("forgotten scalars", &[Kind::Windows, Kind::Top], &fault);
 }
 
 /// Leaves the last of the changed rows out of every epoch.

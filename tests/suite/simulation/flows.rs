@@ -98,7 +98,10 @@ pub fn log_of(records: &[Vec<Record>]) -> Log {
             });
             Entry { row, payload: format!("record {offset}").into_bytes() }
         };
-        LogPartition { rows: RecordBatch::try_new(input_schema(), columns).unwrap(), entries: records.iter().enumerate().map(entry).collect() }
+        LogPartition {
+            rows: RecordBatch::try_new(input_schema(), columns).unwrap(),
+            entries: records.iter().enumerate().map(entry).collect(),
+        }
     };
     Log::new(vec![records.iter().map(partition).collect()])
 }
@@ -237,10 +240,7 @@ fn ranked_schema() -> SchemaRef {
 fn ranked(flow: &mut Dataflow, below: NodeId, shape: Shape) -> NodeId {
     let ranking = Ranking {
         partition: vec![1, 2],
-        order: vec![
-            (3, SortOptions { descending: true, nulls_first: true }),
-            (0, SortOptions { descending: false, nulls_first: false }),
-        ],
+        order: vec![(3, SortOptions { descending: true, nulls_first: true }), (0, SortOptions { descending: false, nulls_first: false })],
         k: PLACES,
         identity: vec![0, 1, 2],
         row_number: true,
