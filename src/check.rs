@@ -141,10 +141,7 @@ fn from(source: &Source, common: &Common) -> String {
     };
     match &source.options.connector {
         Connector::Kafka { topic, brokers, .. } => {
-            let at = brokers
-                .clone()
-                .or_else(|| common.brokers())
-                .map_or_else(|| "the brokers that --brokers names".to_owned(), |brokers| brokers);
+            let at = brokers.clone().or_else(|| common.brokers()).unwrap_or_else(|| "the brokers that --brokers names".to_owned());
             format!("topic {topic} at {at}, {start}")
         }
         Connector::File { path, .. } => format!("file {path}"),

@@ -33,7 +33,10 @@ fn snapshot(c: &mut Criterion) {
         b.iter_batched(
             || windowed(HOUR_US, HOUR_US),
             |made| {
-                let (Ok(mut operator), Ok(mut merge), Ok((_, upserts))) = (made, Merge::new(spec.clone()), read_batches(segment.bytes())) else { panic!("nothing to load") };
+                let (Ok(mut operator), Ok(mut merge), Ok((_, upserts))) = (made, Merge::new(spec.clone()), read_batches(segment.bytes()))
+                else {
+                    panic!("nothing to load")
+                };
                 let applied = merge.apply(Changes { upserts, full: true, ..Changes::default() });
                 let left = merge.finish(|_| true).unwrap_or_default();
                 assert!(applied.is_ok() && left.iter().map(|batch| batch.num_rows()).sum::<usize>() == rows);

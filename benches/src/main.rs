@@ -83,7 +83,9 @@ fn measure(options: &Options) -> Result<()> {
         let bids = Bids::new(options.kafka_bids);
         let topic = format!("bench-bids-{}", options.kafka_bids);
         kafka::produce(brokers, &topic, &bids)?;
-        for workload in workloads::ALL.iter().filter(|workload| ["tumble 10 s", "hop 10 s / 2 s"].contains(&workload.name) && chosen(workload.name)) {
+        for workload in
+            workloads::ALL.iter().filter(|workload| ["tumble 10 s", "hop 10 s / 2 s"].contains(&workload.name) && chosen(workload.name))
+        {
             let run = |_| kafka::run(&options.binary, brokers, &topic, workload, &bids, &options.more);
             let runs = (0..options.runs).map(run).collect::<Result<Vec<_>>>()?;
             let used = runs.iter().map(|run| (run.cpu_s, run.wall_s)).collect();
@@ -101,20 +103,34 @@ fn batch(options: &Options, chosen: &dyn Fn(&str) -> bool) -> Result<()> {
     write(&bids, &file)?;
     let tumble = workloads::ALL.iter().find(|workload| workload.name == "tumble 10 s");
     let windows = tumble.map_or(0, |tumble| tumble.expected(&bids, i64::MAX).0);
-    for (name, question, rows) in [("decode + project 3 of 7", Question::Project, bids.len() as i64), ("tumble 10 s", Question::Tumble, windows)] {
+    for (name, question, rows) in
+        [("decode + project 3 of 7", Question::Project, bids.len() as i64), ("tumble 10 s", Question::Tumble, windows)]
+    {
         if !chosen(name) {
             continue;
         }
         let right = |answered: Answered| {
             let wanted = (rows, bids.len() as i64);
-            if (answered.2, answered.3) == wanted { Ok(answered) } else { Err(Error::failed(format!("{name}: {answered:?}, expected {wanted:?}"))) }
+            if (answered.2, answered.3) == wanted {
+                Ok(answered)
+            } else {
+                Err(Error::failed(format!("{name}: {answered:?}, expected {wanted:?}")))
+            }
         };
         let runs = (0..options.runs).map(|_| floor::datafusion(&file, question).and_then(right)).collect::<Result<Vec<_>>>()?;
         row(name, "DataFusion, 1 partition", bids.len(), runs.iter().map(|run| (run.0, run.1)).collect(), None, rows, "batch, NDJSON file");
         match (0..options.runs).map(|_| floor::duckdb(&options.python, &file, question)).collect::<std::result::Result<Vec<_>, _>>() {
             Ok(runs) => {
                 let runs = runs.into_iter().map(right).collect::<Result<Vec<_>>>()?;
-                row(name, "DuckDB, 1 thread", bids.len(), runs.iter().map(|run| (run.0, run.1)).collect(), None, rows, "batch, NDJSON file");
+                row(
+                    name,
+                    "DuckDB, 1 thread",
+                    bids.len(),
+                    runs.iter().map(|run| (run.0, run.1)).collect(),
+                    None,
+                    rows,
+                    "batch, NDJSON file",
+                );
             }
             Err(reason) => println!("| {name} | DuckDB | not measured: {reason} | | | | |"),
         }

@@ -86,7 +86,13 @@ pub fn ticks(bids: &Bids) -> Result<Vec<(Rows, i64)>> {
             watermarks: vec![BEGINNING; to - from].into(),
             raw: NoRaw::shared(),
         };
-        let rows = Rows { batch: RecordBatch::try_new(input(), vec![keys, times])?, weights: None, hashes: Some(hashes.into()), origin: Some(origin), tokens: Tokens::Each(0) };
+        let rows = Rows {
+            batch: RecordBatch::try_new(input(), vec![keys, times])?,
+            weights: None,
+            hashes: Some(hashes.into()),
+            origin: Some(origin),
+            tokens: Tokens::Each(0),
+        };
         Ok((rows, Bids::time_us(to.saturating_sub(1)) - DELAY_US))
     };
     (0..bids.len()).step_by(TICK).map(batch).collect()

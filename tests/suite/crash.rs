@@ -4,7 +4,7 @@
 //! Always: a kill that came too late to disturb anything does not count as one.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::support::{Bench, accounts, steady_accounts, until};
 
@@ -47,7 +47,7 @@ fn pipeline(events: &Path) -> String {
     format!(
         "SET pipeline = 'c';
          CREATE TABLE e (id BIGINT NOT NULL, ts TIMESTAMP(3) NOT NULL, k BIGINT NOT NULL, x INT, WATERMARK FOR ts AS ts - INTERVAL '5 seconds')
-         WITH (connector = 'file', path = '{}', format = 'json');
+         WITH (connector = 'file', path = '{}', format = 'json', idle_after = '1 hour');
          CREATE MATERIALIZED VIEW minutes WITH (lateness = '10 minutes') AS
          SELECT window_start, k, count(*) AS n, count(DISTINCT x) AS xs, sum(x) AS x FROM tumble(e, ts, INTERVAL '1 minute')
          GROUP BY window_start, window_end, k;
@@ -105,15 +105,22 @@ fn a_run_killed_again_and_again_leaves_what_an_undisturbed_one_does() {
     let bench = Bench::new();
     write(&bench, "events", &records);
     bench.write("p.sql", pipeline(Path::new("events")));
+    let mut in_the_middle = 0;
     for (turn, workers) in (0..).zip(["1", "2", "4", "2", "1", "3"]) {
-        // Little ticks and short epochs make the run long enough to be killed in the middle of things.
-        let args = ["run", "p.sql", "--bounded", "--workers", workers, "--epoch-ms", "10", "--set", "rows_per_tick_max=10"];
+        // Little ticks and short epochs, so that it can be killed in the middle of things; unbounded, so that it never ends by itself.
+        let args = ["run", "p.sql", "--workers", workers, "--epoch-ms", "10", "--set", "rows_per_tick_max=10"];
         let mut run = bench.start(&[&args[..], &["--set", "publish_interval=100 ms"]].concat());
         // The first dies while it starts, the others some epochs further each time.
-        let until_epoch = newest_epoch(&bench) + turn;
-        until("epochs are committed", Duration::from_secs(60), || (newest_epoch(&bench) >= until_epoch || run.ended()).then_some(()));
+        let (epoch, begun) = (newest_epoch(&bench) + turn, Instant::now());
+        until("epochs are committed", Duration::from_secs(60), || {
+            let read_all = begun.elapsed() > Duration::from_secs(3) && turn > 2;
+            (newest_epoch(&bench) >= epoch || read_all || run.ended()).then_some(())
+        });
         assert!(run.kill(), "turn {turn}: the run had ended before it was killed: {}", run.heard());
+        let read = bench.rows("SELECT coalesce(sum(rows_in), 0) AS n FROM tidemill.accounting WHERE output = 'minutes'");
+        in_the_middle += usize::from(read != [format!("{{\"n\":{RECORDS}}}")]);
     }
+    assert!(in_the_middle >= 3, "only {in_the_middle} of 6 kills came before everything had been read");
     bench.tidemill(&["run", "p.sql", "--bounded", "--quiet", "--workers", "2"]).exits(0);
     bench.balances("c", records.len());
     same(&bench.everything("c", OUTPUTS, &accounts), &expected);

@@ -197,7 +197,10 @@ fn a_folder_of_another_uuid_or_one_that_lost_versions_is_refused() {
     assert_eq!(other.kind(), Kind::Refused);
     assert!(other.message().contains("--reset"), "{other}");
     let lost = TableEntry { version: Some(7), covered: 1, ..entry(vec![1]) };
-    let lost = DeltaPublisher::new(folder.path(), "u1", false).expect("starts").publish(&lost, 2, std::slice::from_ref(&change)).expect_err("refused");
+    let lost = DeltaPublisher::new(folder.path(), "u1", false)
+        .expect("starts")
+        .publish(&lost, 2, std::slice::from_ref(&change))
+        .expect_err("refused");
     assert!(lost.message().contains("not there"), "{lost}");
     let old = DeltaPublisher::new(folder.path(), "u1", false).expect("starts").publish(&entry(vec![1]), 0, &[change]).expect_err("refused");
     assert!(old.message().contains("older than the tables"), "{old}");

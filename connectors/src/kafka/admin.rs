@@ -318,7 +318,9 @@ impl Metadata {
         unsafe {
             let all = &*self.0;
             !all.brokers.is_null()
-                && std::slice::from_raw_parts(all.brokers, usize::try_from(all.broker_cnt).unwrap_or(0)).iter().any(|broker| broker.id == id)
+                && std::slice::from_raw_parts(all.brokers, usize::try_from(all.broker_cnt).unwrap_or(0))
+                    .iter()
+                    .any(|broker| broker.id == id)
         }
     }
 

@@ -258,7 +258,7 @@ fn bare_names_are_found_and_wrong_ones_are_told_apart() {
     assert!(lines(&serve, "SHOW TABLES").len() >= tables.len());
     assert_eq!(lines(&serve, "DESCRIBE p.t").len(), 3);
     assert_eq!(lines(&serve, "WITH a AS (SELECT 1 AS x), b AS (SELECT * FROM a) SELECT * FROM b"), ["1"]);
-    assert_eq!(lines(&serve, "SELECT encode(CAST('hi' AS BYTEA), 'hex')"), ["6869"]);
+    assert_eq!(lines(&serve, "SELECT encode(CAST('hi' AS VARBINARY), 'hex')"), ["6869"]);
 }
 
 #[test]
