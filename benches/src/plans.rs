@@ -8,15 +8,23 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use tidemill_engine::error::Result;
 use tidemill_engine::hash::hash_columns;
 use tidemill_engine::operator::{Operator, Output};
-use tidemill_engine::rows::{Origin, Rows, Tokens};
+use tidemill_engine::rows::{Origin, RawRecord, RawRecords, Rows, Tokens};
 use tidemill_engine::time::BEGINNING;
-use tidemill_engine::worker::reader::NoRaw;
 use tidemill_operators::aggregate::{Function, Spec};
 use tidemill_operators::session;
 use tidemill_operators::window_aggregate::{Aggregation, Call, Emit, Final, Input, ROWS_PER_TICK_MAX, Windowing};
 use tidemill_operators::windows::Windows;
 
 use crate::bids::{Bids, DELAY_US};
+
+/// Raw records of rows that were never bytes.
+struct NoRaw;
+
+impl RawRecords for NoRaw {
+    fn record(&self, _offset: i64) -> Option<RawRecord<'_>> {
+        None
+    }
+}
 
 /// Bids a tick.
 pub const TICK: usize = 65_536;
@@ -84,7 +92,7 @@ pub fn ticks(bids: &Bids) -> Result<Vec<(Rows, i64)>> {
             partition: 0,
             offsets: (from as i64..to as i64).collect(),
             watermarks: vec![BEGINNING; to - from].into(),
-            raw: NoRaw::shared(),
+            raw: Arc::new(NoRaw),
         };
         let rows = Rows {
             batch: RecordBatch::try_new(input(), vec![keys, times])?,

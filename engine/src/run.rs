@@ -12,8 +12,7 @@ use crossbeam::channel::{Receiver, RecvTimeoutError, bounded};
 
 use crate::epoch::coordinator::{Coordinator, EpochOptions, Publisher};
 use crate::epoch::manifest::Manifest;
-use crate::epoch::recover::{Restored, positions_of};
-use crate::epoch::segment::read_batches;
+use crate::epoch::recover::{Restored, hot_rows, positions_of};
 use crate::epoch::store::Store;
 use crate::error::{Error, Result};
 use crate::graph::{Dataflow, Layout};
@@ -58,7 +57,7 @@ pub fn run(mut run: Run) -> Result<Manifest> {
     let flow = Arc::new(run.flow);
     let layout = Arc::new(Layout::of(&flow)?);
     let restored = Restored::read(run.store.as_ref(), &run.manifest)?;
-    let unpublished = unpublished(run.store.as_ref(), &run.manifest)?;
+    let unpublished = hot_rows(run.store.as_ref(), &run.manifest)?;
     let (parts_in, parts_out) = bounded::<Part>(run.workers * 2);
     let (senders, receivers) = channels(run.workers, &layout);
     let mut coordinator = Coordinator::begin(
@@ -125,19 +124,6 @@ pub fn run(mut run: Run) -> Result<Manifest> {
         (_, Some(error)) | (Err(error), None) => Err(error),
         (Ok(()), None) => Ok(coordinator.manifest().clone()),
     }
-}
-
-fn unpublished(store: &dyn Store, manifest: &Manifest) -> Result<Vec<Vec<(u64, arrow::array::RecordBatch)>>> {
-    let mut all = Vec::with_capacity(manifest.tables.len());
-    for table in &manifest.tables {
-        let mut changes = Vec::with_capacity(table.hot.len());
-        for hot in &table.hot {
-            let (_, batches) = read_batches(&store.get_section(&hot.section)?)?;
-            changes.extend(batches.into_iter().map(|batch| (hot.epoch, batch)));
-        }
-        all.push(changes);
-    }
-    Ok(all)
 }
 
 fn drive(mut worker: Worker, shared: &Shared, inbox: &Receiver<crate::worker::Message>, began: Instant) -> Result<()> {

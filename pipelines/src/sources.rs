@@ -5,7 +5,6 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tidemill_connectors::file::{FileConfig, FileFormat, file_source};
 use tidemill_connectors::format::{DecodeConfig, Hidden};
@@ -136,11 +135,6 @@ impl Connections {
                 ))
             }),
         }
-    }
-
-    /// Pause between two looks at something that has to come.
-    pub fn patience() -> Duration {
-        Duration::from_millis(200)
     }
 }
 

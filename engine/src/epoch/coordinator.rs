@@ -81,7 +81,6 @@ pub struct Coordinator {
     retained: VecDeque<(u64, i64, BTreeSet<String>)>,
     whole_bytes: u64,
     delta_bytes: u64,
-    began_ms: i64,
 }
 
 /// The path of an epoch's manifest.
@@ -122,7 +121,6 @@ impl Coordinator {
             retained: VecDeque::new(),
             whole_bytes: 0,
             delta_bytes: 0,
-            began_ms: now_ms,
         };
         coordinator.retain_existing()?;
         let mut next = coordinator.manifest.clone();
@@ -381,11 +379,6 @@ impl Coordinator {
             }
         }
         Ok(())
-    }
-
-    /// Milliseconds since this start.
-    pub fn age_ms(&self, now_ms: i64) -> i64 {
-        now_ms - self.began_ms
     }
 }
 

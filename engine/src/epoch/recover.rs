@@ -244,6 +244,20 @@ impl Restored {
     }
 }
 
+/// Changes that the cold tier does not have yet.
+pub fn hot_rows(store: &dyn Store, manifest: &Manifest) -> Result<Vec<Vec<(u64, RecordBatch)>>> {
+    let mut all = Vec::with_capacity(manifest.tables.len());
+    for table in &manifest.tables {
+        let mut changes = Vec::new();
+        for hot in &table.hot {
+            let (_, batches) = read_batches(&store.get_section(&hot.section)?)?;
+            changes.extend(batches.into_iter().map(|batch| (hot.epoch, batch)));
+        }
+        all.push(changes);
+    }
+    Ok(all)
+}
+
 /// Which worker reads a partition: round robin by its number, so that one topic's partitions spread evenly.
 pub fn reader_of(partition: i32, workers: usize) -> usize {
     partition.unsigned_abs() as usize % workers.max(1)

@@ -14,8 +14,7 @@ use crossbeam::channel::bounded;
 
 use crate::epoch::coordinator::{Coordinator, EpochOptions, Publisher};
 use crate::epoch::manifest::{Manifest, SourceEntry};
-use crate::epoch::recover::{Identity, Restored, create, newest, positions_of};
-use crate::epoch::segment::read_batches;
+use crate::epoch::recover::{Identity, Restored, create, hot_rows, newest, positions_of};
 use crate::epoch::store::Store;
 use crate::error::{Error, Result};
 use crate::graph::{Dataflow, Layout};
@@ -235,18 +234,4 @@ fn start(store: &dyn Store, flow: &Dataflow, identity: &Identity, log: &Log) -> 
             Ok(manifest)
         }
     }
-}
-
-/// Changes that the cold tier does not have yet.
-pub fn hot_rows(store: &dyn Store, manifest: &Manifest) -> Result<Vec<Vec<(u64, arrow::array::RecordBatch)>>> {
-    let mut all = Vec::with_capacity(manifest.tables.len());
-    for table in &manifest.tables {
-        let mut changes = Vec::new();
-        for hot in &table.hot {
-            let (_, batches) = read_batches(&store.get_section(&hot.section)?)?;
-            changes.extend(batches.into_iter().map(|batch| (hot.epoch, batch)));
-        }
-        all.push(changes);
-    }
-    Ok(all)
 }

@@ -4,8 +4,6 @@
 //! dead letters; an idle partition is polled again only once the tick before is sealed everywhere, because the sealed minimum is
 //! its floor. Steering: a partition more than `drift_max_us` of event time ahead of the slowest active one is not polled.
 
-use std::sync::Arc;
-
 use arrow::array::{Array, AsArray, BooleanArray};
 use arrow::datatypes::TimestampMicrosecondType;
 use serde::{Deserialize, Serialize};
@@ -262,21 +260,4 @@ pub fn dead_letter(rows: &Rows, row: usize, reason: &str, detail: String) -> Res
         key: raw.and_then(|raw| raw.key).map(<[u8]>::to_vec),
         payload: raw.and_then(|raw| raw.payload).map(<[u8]>::to_vec),
     })
-}
-
-/// Raw records of a source that keeps none.
-#[derive(Debug, Default, Clone, Copy)]
-pub struct NoRaw;
-
-impl crate::rows::RawRecords for NoRaw {
-    fn record(&self, _offset: i64) -> Option<crate::rows::RawRecord<'_>> {
-        None
-    }
-}
-
-impl NoRaw {
-    /// Shared.
-    pub fn shared() -> Arc<Self> {
-        Arc::new(Self)
-    }
 }

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Int32Type, Int64Type, TimestampMicrosecondType};
+use tidemill_engine::epoch::recover::hot_rows;
 use tidemill_engine::epoch::system::LATE_EVENTS;
-use tidemill_engine::sim::{Outcome, hot_rows};
+use tidemill_engine::sim::Outcome;
 
 use super::flows::{DELAY_US, Kind, PLACES, Record, Shape};
 
