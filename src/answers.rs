@@ -49,7 +49,18 @@ pub struct Asking {
 impl Asking {
     /// Over `folder`; a query that takes longer than `timeout` is ended.
     pub fn open(folder: &Path, memory_bytes_max: usize, timeout: Option<Duration>, threads: usize) -> Result<Self> {
-        let options = QueryOptions { memory_bytes_max, timeout, threads, ..QueryOptions::default() };
+        Self::named(folder, memory_bytes_max, timeout, threads, "-c")
+    }
+
+    /// The same over texts that errors call `text_name`.
+    pub fn named(
+        folder: &Path,
+        memory_bytes_max: usize,
+        timeout: Option<Duration>,
+        threads: usize,
+        text_name: &'static str,
+    ) -> Result<Self> {
+        let options = QueryOptions { memory_bytes_max, timeout, threads, text_name, ..QueryOptions::default() };
         let serve = Arc::new(Serve::new(folder, Default::default(), options)?);
         let built = tokio::runtime::Builder::new_multi_thread().worker_threads(threads.max(1) + 1).enable_all().build();
         let runtime = built.map_err(|error| Error::failed(format!("threads can't be started: {error}")))?;
@@ -88,13 +99,18 @@ impl Asking {
         })
     }
 
-    /// Prints an answer. False if `cancel` came first.
-    pub fn print(&self, query: &str, format: Format, cancel: Cancel) -> Result<bool> {
+    /// Prints an answer, behind a blank line if `parted`. False if `cancel` came first.
+    pub fn print(&self, query: &str, format: Format, cancel: Cancel, parted: bool) -> Result<bool> {
         let mut printer: Option<Printer<Out>> = None;
         let finished = self.ask(query, cancel, |schema, batch| {
             let printer = match &mut printer {
                 Some(printer) => printer,
-                None => printer.insert(Printer::new(format, schema, Out::new())?),
+                None => {
+                    if parted {
+                        line("")?;
+                    }
+                    printer.insert(Printer::new(format, schema, Out::new())?)
+                }
             };
             batch.map_or(Ok(()), |batch| printer.write(batch))
         })?;

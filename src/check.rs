@@ -6,15 +6,21 @@
 use std::fmt::Write as _;
 use std::io::Write;
 
+use datafusion::logical_expr::LogicalPlan;
+use tidemill_connectors::tombstone::DELETED_COLUMN;
 use tidemill_engine::error::Result;
 use tidemill_pipelines::runner::Pipeline;
 use tidemill_pipelines::sources::Connections;
-use tidemill_pipelines::sql::{Connector, Emit, Output, PlannedOutput, Source, Start, TimestampUnit, show_duration, sql_name};
+use tidemill_pipelines::sql::{
+    Connector, Emit, KeyFormat, Output, OutputTable, PlannedOutput, Program, Sink, SinkConnector, Source, Start, TimestampUnit,
+    show_duration, sql_name,
+};
 
 use crate::check_plan::{Kept, steps};
 use crate::cli::{CheckArgs, Common};
 use crate::console::{paint, stdout_colours};
 use crate::exit::{Out, Outcome};
+use crate::run::going;
 
 /// Columns of the labels on the left.
 const LABEL: usize = 12;
@@ -27,19 +33,22 @@ pub fn check(args: &CheckArgs, common: &Common) -> Outcome {
     // Nobody is asked: an address is needed only to make clients that are never used.
     let brokers = common.brokers().unwrap_or_else(|| "127.0.0.1:9092".to_owned());
     let connections = Connections::new(Some(brokers), common.kafka.clone(), pipeline.name(), common.workers());
-    let flow = pipeline.dataflow(&connections)?;
+    let flow = pipeline.dataflow(&connections, None)?;
     let mut text = String::new();
     let on = stdout_colours();
     heading(&mut text, &format!("pipeline {}", pipeline.name()), &pipeline.program.file, on);
     for source in &pipeline.program.sources {
         let spec = flow.sources.iter().find(|spec| spec.name == source.name);
-        let columns = spec.map(|spec| spec.schema.fields().iter().map(|field| field.name().clone()).collect::<Vec<_>>());
+        let columns = spec.map(|spec| {
+            let names = spec.schema.fields().iter().map(|field| field.name().clone());
+            names.filter(|name| name != DELETED_COLUMN).collect::<Vec<_>>()
+        });
         of_source(&mut text, source, columns.as_deref(), common, on);
     }
     for planned in &pipeline.planned {
         let output = pipeline.program.outputs.iter().find(|output| output.name == planned.name);
         if let Some(output) = output {
-            of_output(&mut text, output, planned, on)?;
+            of_output(&mut text, &pipeline.program, output, planned, common, on)?;
         }
     }
     let mut out = Out::new();
@@ -107,6 +116,9 @@ fn of_source(text: &mut String, source: &Source, columns: Option<&[String]>, com
     row(text, "built", &format!("{} of {declared} declared; the others are only checked", columns.len()));
     row(text, "", &read.join(", "));
     row(text, "records", &records(source));
+    if !source.primary_key.is_empty() {
+        row(text, "changelog", &changelog(source));
+    }
     match &source.watermark {
         Some(watermark) => {
             row(text, "event time", &format!("{}, its watermark {} behind", watermark.column, show_duration(watermark.delay_us)))
@@ -165,11 +177,32 @@ fn records(source: &Source) -> String {
     format!("one JSON object each, times in {unit}; {unknown}{coerce}")
 }
 
-fn of_output(text: &mut String, output: &Output, planned: &PlannedOutput, on: bool) -> Result<()> {
-    heading(text, &format!("output {}", output.name), &format!("line {}", output.at.line), on);
+/// What replaces and what deletes a row.
+fn changelog(source: &Source) -> String {
+    let key = source.primary_key.join(", ");
+    let deletes = match (&source.options.connector, source.options.key_format) {
+        (Connector::File { .. }, _) => "a file's records have no key, so none deletes",
+        (_, KeyFormat::Text) => "a null payload deletes the row that its record's key names, as text",
+        (_, KeyFormat::Json) => "a null payload deletes the row that its record's key names, in JSON",
+    };
+    format!("a record replaces the row of its {key}; {deletes}")
+}
+
+fn of_output(text: &mut String, program: &Program, output: &Output, planned: &PlannedOutput, common: &Common, on: bool) -> Result<()> {
     let plan = steps(planned, output);
-    row(text, "key", &key(planned));
-    row(text, "published", &published(output, &plan.kept));
+    match program.sink_of(output) {
+        Some(sink) => {
+            heading(text, &format!("sink {}", output.name), &format!("line {}", output.at.line), on);
+            row(text, "to", &going(sink, common.brokers().as_deref()));
+            row(text, "columns", &sink.columns.iter().map(|column| column.spelled.as_str()).collect::<Vec<_>>().join(", "));
+            row(text, "delivered", &delivered(program, sink, planned, &plan.kept));
+        }
+        None => {
+            heading(text, &format!("output {}", output.name), &format!("line {}", output.at.line), on);
+            row(text, "key", &key(planned));
+            row(text, "published", &published(output, &plan.kept));
+        }
+    }
     for (index, step) in plan.steps.iter().enumerate() {
         row(text, if index == 0 { "plan" } else { "" }, step);
     }
@@ -180,7 +213,11 @@ fn of_output(text: &mut String, output: &Output, planned: &PlannedOutput, on: bo
         let shown = if kept.for_ever { paint("33", &kept.text, on) } else { kept.text.clone() };
         row(text, if index == 0 { "state" } else { "" }, &shown);
     }
-    if plan.kept.is_empty() {
+    let sink = program.sink_of(output);
+    let held = sink.is_some_and(|sink| sink.primary_key.is_empty() && sink.connector != SinkConnector::Blackhole) && planned.key.is_some();
+    if held {
+        row(text, if plan.kept.is_empty() { "state" } else { "" }, "the results that are not final yet");
+    } else if plan.kept.is_empty() {
         row(text, "state", "none");
     }
     Ok(())
@@ -195,6 +232,41 @@ fn key(planned: &PlannedOutput) -> String {
             key.iter().map(|column| format!("{}{}", column.name, hidden(column.output))).collect::<Vec<_>>().join(", ")
         }
     }
+}
+
+/// When a sink gets what.
+fn delivered(program: &Program, sink: &Sink, planned: &PlannedOutput, kept: &[Kept]) -> String {
+    let how = match &sink.connector {
+        SinkConnector::Kafka { .. } => "in one transaction an epoch",
+        SinkConnector::File { .. } => "in one file an epoch",
+        SinkConnector::Blackhole => return "nowhere: rows are counted and dropped".to_owned(),
+    };
+    let views = views_read(&planned.plan);
+    if !sink.primary_key.is_empty() {
+        let key = sink.primary_key.join(", ");
+        return format!("when published, by {key}, and each repair again; a result that is gone as a tombstone; {how}");
+    }
+    if kept.is_empty() && planned.key.is_none() {
+        return format!("row by row as they come; {how}");
+    }
+    let lateness = |view: &String| program.outputs.iter().find(|output| output.name == *view).map_or(0, |output| output.lateness_us);
+    let late = match views.iter().map(lateness).sum::<i64>() {
+        0 => String::new(),
+        us => format!(" + {}", show_duration(us)),
+    };
+    format!("once, when final: the watermark has passed window_end{late} (of a session also its gap); {how}")
+}
+
+/// The materialized views that a plan reads.
+fn views_read(plan: &LogicalPlan) -> Vec<String> {
+    let mut views: Vec<String> = plan.inputs().into_iter().flat_map(views_read).collect();
+    if let LogicalPlan::TableScan(scan) = plan
+        && let Some(view) = scan.source.downcast_ref::<OutputTable>()
+        && !views.contains(&view.name)
+    {
+        views.push(view.name.clone());
+    }
+    views
 }
 
 fn published(output: &Output, kept: &[Kept]) -> String {

@@ -9,7 +9,7 @@ use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::sql::unparser::Unparser;
 use datafusion::sql::unparser::dialect::Dialect;
 use tidemill_pipelines::sql::{
-    Output, OutputTable, PlannedOutput, SourceTable, TimeKind, WindowKind, WindowNode, rank_bound, show_duration, time_kinds,
+    AsofNode, Output, OutputTable, PlannedOutput, SourceTable, TimeKind, WindowKind, WindowNode, rank_bound, show_duration, time_kinds,
 };
 
 /// What there is to say of an output's plan.
@@ -40,6 +40,11 @@ pub fn steps(planned: &PlannedOutput, output: &Output) -> Steps {
 
 impl Steps {
     fn walk(&mut self, plan: &LogicalPlan, output: &Output) {
+        if let LogicalPlan::Extension(extension) = plan
+            && let Some(node) = AsofNode::of(extension)
+        {
+            return self.asof(node, output);
+        }
         for input in plan.inputs() {
             self.walk(input, output);
         }
@@ -52,6 +57,17 @@ impl Steps {
                     _ => format!("read {}", scan.table_name),
                 };
                 self.steps.push(format!("{what}: {}", columns.join(", ")));
+                if let Some(source) = scan.source.downcast_ref::<SourceTable>().filter(|source| source.is_changelog()) {
+                    self.steps.push(format!("{LATEST} of {}; those before it are taken back", source.name));
+                    self.kept.push(Kept {
+                        text: format!(
+                            "a row a key of {} (the columns read here), for ever; of a deleted key its place, so that nothing older brings it back",
+                            source.name
+                        ),
+                        for_ever: true,
+                        windowed: false,
+                    });
+                }
             }
             LogicalPlan::Filter(filter) => match rank_bound(filter) {
                 Some(bound) => self.steps.push(if bound.exact {
@@ -71,6 +87,13 @@ impl Steps {
             LogicalPlan::Extension(extension) => {
                 if let Some(node) = WindowNode::of(extension) {
                     self.steps.push(window(node));
+                }
+            }
+            LogicalPlan::Window(window) if output.state_ttl_us.is_some() => {
+                let ttl = output.state_ttl_us.map_or_else(String::new, show_duration);
+                self.steps.push(format!("of each key the latest run of rows at most {ttl} apart (state_ttl)"));
+                if let Some(kind @ WindowKind::Session { .. }) = below(&window.input) {
+                    self.keep("the first row a key", true, Some(kind), output);
                 }
             }
             LogicalPlan::Window(window) => {
@@ -99,14 +122,53 @@ impl Steps {
                 self.keep("a row a distinct row", windowed, None, output);
             }
             LogicalPlan::SubqueryAlias(_) => {}
+            LogicalPlan::Unnest(_) => self.steps.push("a row for each element of a list (unnest)".to_owned()),
             other => self.steps.push(other.display().to_string()),
         }
     }
 
+    /// An as-of join: its rows wait, its versions stay.
+    fn asof(&mut self, node: &AsofNode, output: &Output) {
+        self.walk(&node.left, output);
+        let kept = self.kept.len();
+        self.walk(&node.right, output);
+        // The changes of a changelog are versions here; its latest rows are not kept besides. On the left there is no changelog.
+        self.kept.truncate(kept);
+        self.steps.retain(|step| !step.starts_with(LATEST));
+        let on: Vec<String> = node.on.iter().map(|(left, right)| format!("{left} = {right}")).collect();
+        let than = if node.strict { "before" } else { "at or before" };
+        self.steps.push(format!(
+            "join each row with the last version {than} {} by {}; NULLs where there is none",
+            node.left_time.flat_name(),
+            on.join(", ")
+        ));
+        let lateness = if output.lateness_us == 0 { String::new() } else { format!(" + {}", show_duration(output.lateness_us)) };
+        let (mut rows, mut versions) = (Vec::new(), Vec::new());
+        sources(&node.left, &mut rows);
+        sources(&node.right, &mut versions);
+        self.kept.push(Kept {
+            text: format!(
+                "rows that wait: each until the watermarks of {} and {} have both passed its time{lateness}, so the one that is behind holds the join up",
+                rows.join(", "),
+                versions.join(", ")
+            ),
+            for_ever: false,
+            windowed: false,
+        });
+        self.kept.push(Kept {
+            text: format!(
+                "versions of {}: those not yet passed, and of each key the newest before, for ever unless it is deleted",
+                versions.join(", ")
+            ),
+            for_ever: true,
+            windowed: false,
+        });
+    }
+
     fn keep(&mut self, what: &str, windowed: bool, window: Option<&WindowKind>, output: &Output) {
         let lateness = if output.lateness_us == 0 { String::new() } else { format!(" + {}", show_duration(output.lateness_us)) };
-        let kept = match (windowed, window, output.state_ttl_us) {
-            (true, Some(WindowKind::Session { gap_us, .. }), _) => {
+        let kept = match (windowed, window) {
+            (true, Some(WindowKind::Session { gap_us, .. })) => {
                 let gap = show_duration(gap_us.saturating_mul(2));
                 Kept {
                     text: format!("{what} and open session, until the watermark passes its last row + {gap}{lateness}"),
@@ -114,21 +176,16 @@ impl Steps {
                     windowed,
                 }
             }
-            (true, Some(WindowKind::Hop { .. }), _) => Kept {
+            (true, Some(WindowKind::Hop { .. })) => Kept {
                 text: format!("{what} and pane (not each window), until the watermark passes the last window's end{lateness}"),
                 for_ever: false,
                 windowed,
             },
-            (true, _, _) => {
+            (true, _) => {
                 Kept { text: format!("{what} and window, until the watermark passes window_end{lateness}"), for_ever: false, windowed }
             }
-            (false, _, Some(ttl)) => Kept {
-                text: format!("{what}, until {} of event time without a row (state_ttl)", show_duration(ttl)),
-                for_ever: false,
-                windowed,
-            },
-            (false, _, None) if what == "one group" => Kept { text: format!("{what}, for ever"), for_ever: false, windowed },
-            (false, _, None) => Kept {
+            (false, _) if what == "one group" => Kept { text: format!("{what}, for ever"), for_ever: false, windowed },
+            (false, _) => Kept {
                 text: format!("{what}, for ever: it grows with the number of keys; windows, or WITH (state_ttl = '1 day'), would bound it"),
                 for_ever: true,
                 windowed,
@@ -154,6 +211,24 @@ fn window(node: &WindowNode) -> String {
             format!("sessions{by} over {time}, ended by {} without a row", show_duration(*gap_us))
         }
     }
+}
+
+/// What is said of a changelog whose rows are read.
+const LATEST: &str = "the latest row of each key";
+
+/// The names of what a plan reads.
+fn sources(plan: &LogicalPlan, into: &mut Vec<String>) {
+    if let LogicalPlan::TableScan(scan) = plan {
+        let name = match (scan.source.downcast_ref::<SourceTable>(), scan.source.downcast_ref::<OutputTable>()) {
+            (Some(source), _) => source.name.clone(),
+            (_, Some(view)) => view.name.clone(),
+            _ => scan.table_name.to_string(),
+        };
+        if !into.contains(&name) {
+            into.push(name);
+        }
+    }
+    plan.inputs().into_iter().for_each(|input| sources(input, into));
 }
 
 /// The window function that an aggregate's rows come from.
@@ -185,6 +260,11 @@ fn named(expr: &Expr) -> String {
 
 /// An expression in SQL's words, without the names of tables.
 fn shown(expr: &Expr) -> String {
+    let expr = match expr {
+        // Under the name it has above: the order that ties are broken by is not the user's text.
+        Expr::Alias(alias) if matches!(alias.expr.as_ref(), Expr::AggregateFunction(_)) => &alias.expr,
+        other => other,
+    };
     let bare = expr.clone().transform(|expr| {
         Ok(match expr {
             Expr::Column(column) => Transformed::yes(Expr::Column(Column::new_unqualified(column.name))),
@@ -216,7 +296,11 @@ impl Dialect for Plain {
 fn revises(plan: &LogicalPlan) -> bool {
     match plan {
         LogicalPlan::Aggregate(_) | LogicalPlan::Distinct(_) | LogicalPlan::Window(_) => true,
-        LogicalPlan::TableScan(scan) => scan.source.downcast_ref::<OutputTable>().is_some_and(|view| view.key.is_some()),
+        LogicalPlan::Extension(extension) if AsofNode::of(extension).is_some() => true,
+        LogicalPlan::TableScan(scan) => {
+            scan.source.downcast_ref::<OutputTable>().is_some_and(|view| view.key.is_some())
+                || scan.source.downcast_ref::<SourceTable>().is_some_and(SourceTable::is_changelog)
+        }
         other => other.inputs().into_iter().any(revises),
     }
 }
@@ -227,13 +311,21 @@ fn cost(expr: &Expr, revised: bool) -> &'static str {
         Expr::Alias(alias) => cost(&alias.expr, revised),
         Expr::AggregateFunction(AggregateFunction { func, params }) => match (func.name(), params.distinct) {
             ("count" | "sum" | "avg", true) => "every distinct value, exact",
-            ("count", false) => "a number",
+            ("count" | "regr_count", false) => "a number",
             ("sum" | "avg" | "mean", false) => "an exact sum and a count",
-            ("min" | "max", _) if revised => "every value, since those it reads may be taken back",
+            ("min" | "max" | "bit_and" | "bit_or", _) if revised => "every value, since those it reads may be taken back",
             ("min" | "max", _) => "one value",
+            ("bit_and" | "bit_or", _) | ("bit_xor", false) => "a number and a count",
             ("approx_distinct", _) => "a sketch: up to 512 hashes, then 16 kB; within 3.3 %",
-            ("approx_percentile_cont", _) => "a histogram: a bucket for each 2 % of the values' range; within 1 %",
+            ("approx_percentile_cont" | "approx_median", false) => "a histogram: a bucket for each 2 % of the values' range; within 1 %",
             ("bool_and" | "bool_or", _) => "two counts",
+            ("median" | "percentile_cont", _) => "every different value and how often it came, at most 1,000,000",
+            ("first_value" | "last_value", _) if !revised => "one row",
+            ("nth_value", _) if !revised => "the n first rows",
+            ("array_agg" | "string_agg", false) | ("first_value" | "last_value" | "nth_value", _) => "every row, at most 1,000,000",
+            (_, true) => "every different value, at most 1,000,000",
+            ("corr" | "covar_pop" | "covar_samp", _) => "five exact sums and a count",
+            (name, _) if name.starts_with("regr_") => "five exact sums and a count",
             _ => "two exact sums and a count",
         },
         _ => "a value",

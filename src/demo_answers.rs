@@ -14,7 +14,7 @@ pub fn questions(asking: &Asking, text: &str) -> Result<()> {
         if let Some(question) = piece.text.lines().rev().find_map(|line| line.trim().strip_prefix("-- Q:")) {
             heading(question.trim())?;
         }
-        asking.print(&piece.in_place(), Format::Table, Cancel::Never)?;
+        asking.print(&piece.in_place(), Format::Table, Cancel::Never, false)?;
     }
     Ok(())
 }
@@ -30,7 +30,7 @@ pub fn accounting(asking: &Asking, pipeline: &str) -> Result<bool> {
     let shown = format!(
         "SELECT *, rows_in - dead - duplicate - filtered - late - \"out\" - in_state AS difference FROM ({accounts}) ORDER BY source, output"
     );
-    asking.print(&shown, Format::Table, Cancel::Never)?;
+    asking.print(&shown, Format::Table, Cancel::Never, false)?;
     let wrong = format!("SELECT 1 FROM ({accounts}) WHERE rows_in <> dead + duplicate + filtered + late + \"out\" + in_state");
     let balanced = asking.texts::<1>(&wrong)?.is_empty();
     if balanced {

@@ -21,6 +21,7 @@ mod run;
 mod signals;
 mod sql;
 mod statements;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -44,9 +45,7 @@ fn dispatch(cli: &Cli) -> Outcome {
         Command::Sql(args) => sql::sql(args, common),
         Command::Check(args) => check::check(args, common),
         Command::Generate(args) => generate::generate(args, common),
-        Command::Verify(_) => {
-            Err(refused("verify is not supported yet; until then, the tables can be compared by hand: any Delta reader opens them"))
-        }
+        Command::Verify(args) => verify::verify(args, common),
         Command::Completions { shell } => {
             clap_complete::generate(*shell, &mut Cli::command(), "tidemill", &mut Out::new());
             Ok(())

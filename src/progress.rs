@@ -121,12 +121,12 @@ impl Progress {
             .is_some_and(|(text, at)| trouble.as_ref().is_some_and(|trouble| trouble.text == *text) && at.elapsed() < REMIND_AFTER);
         match &trouble {
             Some(trouble) if !*LIVE && !reminded => {
-                say(&format!("{}; retrying for {} s now", trouble.text, trouble.lasted.as_secs()));
+                say(&format!("{}; {}", trouble.text, retrying(trouble.lasted)));
                 inner.trouble_told = Some((trouble.text.clone(), now));
             }
             Some(trouble) if *LIVE => {
                 inner.trouble_told = Some((trouble.text.clone(), now));
-                console::rewrite(&format!("{}; retrying ({} s)", trouble.text, trouble.lasted.as_secs()));
+                console::rewrite(&format!("{}; {}", trouble.text, retrying(trouble.lasted)));
                 return;
             }
             None if inner.trouble_told.take().is_some() => say("the broker answers again"),
@@ -189,6 +189,9 @@ impl Inner {
         parts.push(format!("state {}", console::bytes(state)));
         parts.push(format!("late {}", number(shared.late.load(Ordering::Relaxed))));
         parts.push(format!("dead {}", number(shared.dead.load(Ordering::Relaxed))));
+        if shared.paused.load(Ordering::Relaxed) {
+            parts.push("reading waits: what goes out to sinks is behind".to_owned());
+        }
         let idle = lag.is_none_or(|lag| lag == 0) && self.last_row_at.is_some_and(|at| now.duration_since(at) >= IDLE_AFTER);
         if idle && state > 0 {
             parts.push(match open_after(shared.watermark.load(Ordering::Relaxed)) {
@@ -250,6 +253,14 @@ impl Drop for Showing {
         // Its thread asks the broker, which may be gone by the time the rest is dropped.
         let lag = self.progress.inner().lag.take();
         drop(lag);
+    }
+}
+
+/// For how long a broker has been in trouble.
+fn retrying(lasted: Duration) -> String {
+    match lasted.as_secs() {
+        0 => "trying again".to_owned(),
+        seconds => format!("trying again, for {seconds} s now"),
     }
 }
 

@@ -187,7 +187,7 @@ impl Session<'_> {
 
     fn query(&self, text: &str) -> Result<()> {
         let begun = Instant::now();
-        if !self.asking.print(text, self.format, Cancel::Interrupt)? {
+        if !self.asking.print(text, self.format, Cancel::Interrupt, false)? {
             say("cancelled");
         } else if self.timing {
             say(&format!("took {}", console::seconds(begun.elapsed().as_secs_f64())));

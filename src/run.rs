@@ -5,13 +5,15 @@
 
 use std::io::{IsTerminal, Write};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use tidemill_engine::worker::Shared;
 use tidemill_pipelines::runner::{self, Options, Pipeline, Watch};
-use tidemill_pipelines::sql::{Connector, Source};
+use tidemill_pipelines::sinks;
+use tidemill_pipelines::sources::Connections;
+use tidemill_pipelines::sql::{Connector, Sink, SinkConnector, Source};
 
 use crate::answers::Asking;
 use crate::cli::{Common, RunArgs};
@@ -39,18 +41,24 @@ pub fn options(common: &Common, data: &Path, brokers: Option<String>, bounded: b
 }
 
 pub fn run(args: &RunArgs, common: &Common) -> Outcome {
+    // Before anything else: a signal that comes while the file is read ends the command as cleanly as a later one.
+    let running: Arc<OnceLock<Running>> = Arc::default();
+    stop_at_signal(&running, common.quiet)?;
     let data = common.data();
     let pipeline = Arc::new(Pipeline::read(&args.file)?);
     let options = options(common, &data, common.brokers(), args.bounded);
     if args.reset {
         reset(&data, pipeline.name(), args.yes)?;
+        let connections = Connections::new(options.brokers.clone(), options.kafka.clone(), pipeline.name(), options.workers);
+        sinks::forget_delivered(&pipeline.program, &connections, &mut |what| say(what))?;
     }
     if !common.quiet {
         announce(&pipeline, &options);
     }
     let shared = Arc::new(Shared::new(options.workers));
     let progress = Progress::new(&pipeline, common.quiet);
-    stop_at_signal(&shared, &progress, common.quiet)?;
+    // Nobody else sets it.
+    let _ = running.set(Running { shared: Arc::clone(&shared), progress: Arc::clone(&progress) });
     let watch: Arc<dyn Watch> = Arc::clone(&progress) as Arc<dyn Watch>;
     let showing = progress.show();
     let begun = Instant::now();
@@ -64,7 +72,7 @@ pub fn run(args: &RunArgs, common: &Common) -> Outcome {
         );
         let folder = data.join(pipeline.name());
         say(&format!("epoch {} is committed; tables are in {}", manifest.epoch, folder.join("tables").display()));
-        if let Some(output) = pipeline.program.outputs.first() {
+        if let Some(output) = pipeline.program.outputs.iter().find(|output| output.insert.is_none()) {
             let data = if data == Path::new(crate::cli::DATA) { String::new() } else { format!(" --data {}", data.display()) };
             say(&format!("try: tidemill sql{data} -c 'SELECT * FROM {}.{} LIMIT 10'", pipeline.name(), output.name));
         }
@@ -72,10 +80,17 @@ pub fn run(args: &RunArgs, common: &Common) -> Outcome {
     Ok(())
 }
 
+/// What a signal stops.
+struct Running {
+    shared: Arc<Shared>,
+    progress: Arc<Progress>,
+}
+
 /// The first signal ends the run after its epoch; one that comes before there is a run just ends.
-fn stop_at_signal(shared: &Arc<Shared>, progress: &Arc<Progress>, quiet: bool) -> Outcome {
-    let (shared, progress) = (Arc::clone(shared), Arc::clone(progress));
+fn stop_at_signal(running: &Arc<OnceLock<Running>>, quiet: bool) -> Outcome {
+    let running = Arc::clone(running);
     signals::on_stop(move || {
+        let Some(Running { shared, progress }) = running.get() else { exit::leave(0) };
         shared.stop.store(true, Ordering::Release);
         if !progress.started() {
             exit::leave(0);
@@ -89,7 +104,8 @@ fn stop_at_signal(shared: &Arc<Shared>, progress: &Arc<Progress>, quiet: bool) -
 
 fn announce(pipeline: &Pipeline, options: &Options) {
     let sources: Vec<String> = pipeline.program.sources.iter().map(|source| described(source, options.brokers.as_deref())).collect();
-    let outputs: Vec<&str> = pipeline.program.outputs.iter().map(|output| output.name.as_str()).collect();
+    let tables = pipeline.program.outputs.iter().filter(|output| output.insert.is_none());
+    let outputs: Vec<&str> = tables.map(|output| output.name.as_str()).collect();
     say(&format!(
         "pipeline {}: {}, an epoch every {} ms{}",
         pipeline.name(),
@@ -98,9 +114,16 @@ fn announce(pipeline: &Pipeline, options: &Options) {
         if options.bounded { ", up to the end of now" } else { "" }
     ));
     say(&format!("  reads  {}", sources.join(", ")));
-    say(&format!("  writes {} to {}", count(outputs.len() as u64, "table"), options.data.join(pipeline.name()).join("tables").display()));
+    let folder = options.data.join(pipeline.name()).join("tables");
+    if !outputs.is_empty() {
+        say(&format!("  writes {} to {}", count(outputs.len() as u64, "table"), folder.display()));
+    }
     for names in outputs.chunks(NAMES_A_LINE) {
         say(&format!("         {}", names.join(", ")));
+    }
+    let sinks: Vec<String> = pipeline.program.sinks.iter().map(|sink| going(sink, options.brokers.as_deref())).collect();
+    if !sinks.is_empty() {
+        say(&format!("  sends  {}", sinks.join(", ")));
     }
 }
 
@@ -124,6 +147,18 @@ pub fn described(source: &Source, default_brokers: Option<&str>) -> String {
     }
 }
 
+/// A sink in a few words.
+pub fn going(sink: &Sink, default_brokers: Option<&str>) -> String {
+    match &sink.connector {
+        SinkConnector::Kafka { topic, brokers, .. } => {
+            let at = brokers.as_deref().or(default_brokers).map(|brokers| format!(" at {brokers}")).unwrap_or_default();
+            format!("{} (topic {topic}{at})", sink.name)
+        }
+        SinkConnector::File { path, .. } => format!("{} (folder {path})", sink.name),
+        SinkConnector::Blackhole => format!("{} (nowhere: its rows are dropped)", sink.name),
+    }
+}
+
 /// Deletes what a pipeline has written, if the user agrees.
 fn reset(data: &Path, name: &str, yes: bool) -> Outcome {
     let folder = data.join(name);
@@ -138,7 +173,7 @@ fn reset(data: &Path, name: &str, yes: bool) -> Outcome {
             )));
         }
         let mut stderr = std::io::stderr();
-        write!(stderr, "--reset deletes the tables and state in {}. Type yes to go on: ", folder.display())?;
+        write!(stderr, "--reset deletes the tables and state in {}; sinks get every result again. Type yes to go on: ", folder.display())?;
         stderr.flush()?;
         let mut answer = String::new();
         std::io::stdin().read_line(&mut answer)?;

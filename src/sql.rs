@@ -6,7 +6,7 @@
 use std::io::{IsTerminal, Read};
 use std::time::Duration;
 
-use crate::answers::{self, Asking, Cancel, Format};
+use crate::answers::{Asking, Cancel, Format};
 use crate::cli::{Common, SqlArgs};
 use crate::exit::{Outcome, refused};
 use crate::prompt;
@@ -19,7 +19,12 @@ pub fn sql(args: &SqlArgs, common: &Common) -> Outcome {
     let data = common.data();
     let threads = common.workers();
     let limit = (!args.queries.is_empty()).then_some(COMMAND_LIMIT);
-    let asking = Asking::open(&data, args.memory, limit, threads)?;
+    let text_name = match (args.queries.is_empty(), std::io::stdin().is_terminal()) {
+        (false, _) => "-c",
+        (true, true) => "<prompt>",
+        (true, false) => "<stdin>",
+    };
+    let asking = Asking::named(&data, args.memory, limit, threads, text_name)?;
     let mut session = Session { asking: &asking, format: args.format.into(), answered: 0 };
     if !args.queries.is_empty() {
         for query in &args.queries {
@@ -50,12 +55,11 @@ impl Session<'_> {
         pieces.iter().try_for_each(|piece| self.statement(piece))
     }
 
+    /// A blank line parts an answer from the one before it; an error is no answer.
     fn statement(&mut self, piece: &Piece<'_>) -> Outcome {
-        if self.answered > 0 && matches!(self.format, Format::Csv | Format::Table) {
-            answers::line("")?;
-        }
+        let parted = self.answered > 0 && matches!(self.format, Format::Csv | Format::Table);
+        self.asking.print(&piece.in_place(), self.format, Cancel::Never, parted)?;
         self.answered += 1;
-        self.asking.print(&piece.in_place(), self.format, Cancel::Never)?;
         Ok(())
     }
 }

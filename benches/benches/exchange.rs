@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringViewArray, TimestampMicrosecondArray};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use tidemill_benches::bids::Bids;
+use tidemill_benches::bids::{Bids, FULL};
 use tidemill_engine::hash::hash_columns;
 use tidemill_engine::rows::{Rows, Tokens};
 use tidemill_engine::worker::split;
@@ -14,10 +14,10 @@ const ROWS: usize = 65_536;
 const WORKERS: usize = 4;
 
 fn exchange(c: &mut Criterion) {
-    let bids = Bids::new(ROWS);
+    let bids = Bids::new(ROWS, FULL);
     let keys: ArrayRef = Arc::new(Int64Array::from_iter_values(bids.auctions().iter().map(|key| i64::from(*key))));
     let texts: ArrayRef = Arc::new(StringViewArray::from_iter_values(bids.auctions().iter().map(|key| format!("a-longer-key-{key}"))));
-    let times: ArrayRef = Arc::new(TimestampMicrosecondArray::from_iter_values((0..ROWS).map(Bids::time_us)));
+    let times: ArrayRef = Arc::new(TimestampMicrosecondArray::from_iter_values((0..ROWS).map(|bid| bids.time_us(bid))));
     let Ok(batch) = RecordBatch::try_from_iter([("key", keys), ("text", texts), ("time", times)]) else { return };
     let mut group = c.benchmark_group("exchange");
     group.throughput(Throughput::Elements(ROWS as u64));

@@ -1,7 +1,7 @@
 //! A snapshot of state: taking the whole table out of an operator, writing it as an Arrow IPC stream, reading, merging and loading it again.
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use tidemill_benches::bids::Bids;
+use tidemill_benches::bids::{Bids, FULL};
 use tidemill_benches::plans::{feed, ticks, windowed};
 use tidemill_engine::epoch::segment::{Segment, read_batches};
 use tidemill_engine::operator::Operator;
@@ -12,7 +12,7 @@ const HOUR_US: i64 = 3_600_000_000;
 
 fn full() -> Option<(Box<dyn Operator>, Changes)> {
     let mut operator = windowed(HOUR_US, HOUR_US).ok()?;
-    feed(operator.as_mut(), &ticks(&Bids::new(BIDS)).ok()?).ok()?;
+    feed(operator.as_mut(), &ticks(&Bids::new(BIDS, FULL)).ok()?).ok()?;
     let changes = operator.changes(0, true).ok()?;
     Some((operator, changes))
 }

@@ -1,7 +1,7 @@
 //! Updating windows: decoded bids through the operators that keep a count by key, results and all.
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use tidemill_benches::bids::Bids;
+use tidemill_benches::bids::{Bids, FULL};
 use tidemill_benches::plans::{feed, sessions, ticks, windowed};
 use tidemill_benches::workloads::ALL;
 use tidemill_benches::workloads::Windows;
@@ -9,7 +9,7 @@ use tidemill_benches::workloads::Windows;
 const BIDS: usize = 3_000_000;
 
 fn window(c: &mut Criterion) {
-    let bids = Bids::new(BIDS);
+    let bids = Bids::new(BIDS, FULL);
     let Ok(ticks) = ticks(&bids) else { return };
     let watermark = ticks.last().map_or(0, |(_, watermark)| *watermark);
     let mut group = c.benchmark_group("window");

@@ -1,18 +1,27 @@
 //! The bids: JSON of about 200 bytes with seven fields, 100,000 keys, half of the traffic on 100 of them.
 //!
-//! Always: bid `i` lies in partition `i % PARTITIONS` at offset `i / PARTITIONS`; event time goes up with `i`, `RATE` bids a second, which
-//! is what one core is asked to do, so windows close as often as they would at full speed.
+//! Always: bid `i` lies in partition `i % PARTITIONS` at offset `i / PARTITIONS`; event time goes up with `i`: `FULL` bids a second, which
+//! is what one core is asked to do, so windows close as often as they would at full speed, or slower, so that long windows close at all.
 
 use std::fmt::Write;
 
 /// Partitions of the log.
 pub const PARTITIONS: usize = 4;
-/// Bids a second of event time.
-pub const RATE: u64 = 500_000;
-/// Keys.
-pub const KEYS: u64 = 100_000;
-/// The keys that get half of the bids.
-pub const HOT_KEYS: u64 = 100;
+/// How dense bids are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pace {
+    /// Bids a second of event time.
+    pub rate: u64,
+    /// Keys.
+    pub keys: u64,
+    /// The keys that get half of the bids.
+    pub hot_keys: u64,
+}
+
+/// A busy topic.
+pub const FULL: Pace = Pace { rate: 500_000, keys: 100_000, hot_keys: 100 };
+/// Few keys over a long time: 20 minutes in 6 M bids.
+pub const LONG: Pace = Pace { rate: 5_000, keys: 1_000, hot_keys: 10 };
 /// Event time of the first bid, in microseconds: 2024-05-17T08:00:00Z.
 pub const BEGIN_US: i64 = 1_715_932_800_000_000;
 /// Their columns, as SQL declares them.
@@ -22,27 +31,27 @@ pub const COLUMNS: &str = "auction BIGINT NOT NULL, bidder BIGINT NOT NULL, pric
 pub const DELAY_US: i64 = 1_000_000;
 
 /// Bids one after the other.
-#[derive(Default)]
 pub struct Bids {
+    pace: Pace,
     bytes: Vec<u8>,
     ends: Vec<usize>,
     auctions: Vec<u32>,
 }
 
 impl Bids {
-    /// The first `count` bids.
-    pub fn new(count: usize) -> Self {
+    /// The first `count` bids of a pace.
+    pub fn new(count: usize, pace: Pace) -> Self {
         let mut state = 42_u64;
         let mut random = move |limit: u64| {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             (state >> 33) % limit
         };
-        let mut bids = Self { bytes: Vec::with_capacity(count * 216), ..Self::default() };
+        let mut bids = Self { pace, bytes: Vec::with_capacity(count * 216), ends: Vec::new(), auctions: Vec::new() };
         let mut record = String::with_capacity(256);
         for bid in 0..count {
-            let auction = if random(2) == 0 { random(HOT_KEYS) } else { random(KEYS) };
-            let (bidder, price, channel) = (random(KEYS), 100 + random(100_000_000), random(10_000));
-            let ms = (Self::time_us(bid) - BEGIN_US) / 1_000;
+            let auction = if random(2) == 0 { random(pace.hot_keys) } else { random(pace.keys) };
+            let (bidder, price, channel) = (random(FULL.keys), 100 + random(100_000_000), random(10_000));
+            let ms = (bids.time_us(bid) - BEGIN_US) / 1_000;
             let (minute, second, milli) = (ms / 60_000, ms / 1_000 % 60, ms % 1_000);
             record.clear();
             let _ = write!(
@@ -61,8 +70,13 @@ impl Bids {
     }
 
     /// The event time of bid `bid`, to the millisecond.
-    pub fn time_us(bid: usize) -> i64 {
-        BEGIN_US + (bid as u64 * 1_000 / RATE) as i64 * 1_000
+    pub fn time_us(&self, bid: usize) -> i64 {
+        BEGIN_US + (bid as u64 * 1_000 / self.pace.rate) as i64 * 1_000
+    }
+
+    /// How dense they are.
+    pub fn pace(&self) -> Pace {
+        self.pace
     }
 
     /// How many.
@@ -106,6 +120,6 @@ impl Bids {
 
     /// The watermark when all bids were read: the least over the partitions.
     pub fn watermark_us(&self) -> i64 {
-        Self::time_us(self.len().saturating_sub(PARTITIONS)) - DELAY_US
+        self.time_us(self.len().saturating_sub(PARTITIONS)) - DELAY_US
     }
 }

@@ -30,7 +30,7 @@ pub fn produce(brokers: &str, topic: &str, bids: &Bids) -> Result<()> {
     let own = [("compression.type", "lz4"), ("linger.ms", "50"), ("batch.size", "1000000")];
     let mut producer = KafkaProducer::new(brokers, &own.map(|(key, value)| (key.to_owned(), value.to_owned())))?;
     for bid in 0..bids.len() {
-        producer.send(topic, (bid % PARTITIONS) as i32, None, bids.payload(bid), Bids::time_us(bid) / 1_000)?;
+        producer.send(topic, (bid % PARTITIONS) as i32, None, bids.payload(bid), bids.time_us(bid) / 1_000)?;
     }
     producer.flush()
 }

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Parser;
-use tidemill_benches::bids::Bids;
+use tidemill_benches::bids::{Bids, FULL};
 use tidemill_benches::floor::{self, Answered, Question};
 use tidemill_benches::{kafka, workloads};
 use tidemill_engine::error::{Error, Result};
@@ -67,8 +67,11 @@ fn measure(options: &Options) -> Result<()> {
     println!("|---|---|---|---|---|---|---|");
     let chosen = |name: &str| name.contains(&options.only);
     if !options.no_memory {
-        let bids = Arc::new(Bids::new(options.bids));
+        let mut bids = Arc::new(Bids::new(0, FULL));
         for workload in workloads::ALL.iter().filter(|workload| chosen(workload.name)) {
+            if bids.is_empty() || bids.pace() != workload.pace {
+                bids = Arc::new(Bids::new(options.bids, workload.pace));
+            }
             let runs = (0..options.runs).map(|_| workloads::run(workload, &bids)).collect::<Result<Vec<_>>>()?;
             let used = runs.iter().map(|run| (run.cpu_s, run.wall_s)).collect();
             let (memory, last) = (runs.iter().map(|run| run.memory).max(), runs.last());
@@ -80,7 +83,7 @@ fn measure(options: &Options) -> Result<()> {
         batch(options, &chosen)?;
     }
     if let Some(brokers) = &options.kafka {
-        let bids = Bids::new(options.kafka_bids);
+        let bids = Bids::new(options.kafka_bids, FULL);
         let topic = format!("bench-bids-{}", options.kafka_bids);
         kafka::produce(brokers, &topic, &bids)?;
         for workload in
@@ -97,7 +100,7 @@ fn measure(options: &Options) -> Result<()> {
 }
 
 fn batch(options: &Options, chosen: &dyn Fn(&str) -> bool) -> Result<()> {
-    let bids = Bids::new(options.floor_bids);
+    let bids = Bids::new(options.floor_bids, FULL);
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("bids.ndjson");
     write(&bids, &file)?;

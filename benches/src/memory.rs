@@ -16,7 +16,7 @@ use crate::bids::Bids;
 pub struct Memory(pub Arc<Bids>);
 
 impl Opener for Memory {
-    fn open(&self, source: &Source, columns: &[String], hidden: &[String]) -> Result<Opened> {
+    fn open(&self, source: &Source, _reading: u32, columns: &[String], hidden: &[String]) -> Result<Opened> {
         let decode: DecodeConfig = decode(source, columns, hidden);
         let schema = RecordDecoder::new("bids", &decode)?.schema();
         let bids = Arc::clone(&self.0);

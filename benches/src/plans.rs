@@ -76,6 +76,7 @@ pub fn sessions(gap_us: i64) -> Result<Box<dyn Operator>> {
         output: output(),
         sources: vec![0],
         emit: Emit::Final,
+        latest: false,
     };
     Ok(Box::new(session::Final::new(Arc::new(plan), Input::Raw)?))
 }
@@ -85,7 +86,7 @@ pub fn ticks(bids: &Bids) -> Result<Vec<(Rows, i64)>> {
     let batch = |from: usize| {
         let to = (from + TICK).min(bids.len());
         let keys: ArrayRef = Arc::new(Int64Array::from_iter_values(bids.auctions().iter().take(to).skip(from).map(|key| i64::from(*key))));
-        let times: ArrayRef = Arc::new(TimestampMicrosecondArray::from_iter_values((from..to).map(Bids::time_us)));
+        let times: ArrayRef = Arc::new(TimestampMicrosecondArray::from_iter_values((from..to).map(|bid| bids.time_us(bid))));
         let hashes = hash_columns(std::slice::from_ref(&keys), to - from)?;
         let origin = Origin {
             source: 0,
@@ -101,7 +102,7 @@ pub fn ticks(bids: &Bids) -> Result<Vec<(Rows, i64)>> {
             origin: Some(origin),
             tokens: Tokens::Each(0),
         };
-        Ok((rows, Bids::time_us(to.saturating_sub(1)) - DELAY_US))
+        Ok((rows, bids.time_us(to.saturating_sub(1)) - DELAY_US))
     };
     (0..bids.len()).step_by(TICK).map(batch).collect()
 }

@@ -23,7 +23,7 @@ use tidemill_engine::worker::{Shared, WorkerOptions};
 use tidemill_pipelines::lower::lower;
 use tidemill_pipelines::runner::Pipeline;
 
-use crate::bids::{Bids, COLUMNS, PARTITIONS};
+use crate::bids::{Bids, COLUMNS, FULL, LONG, PARTITIONS, Pace};
 use crate::memory::Memory;
 use crate::usage;
 
@@ -45,15 +45,19 @@ pub struct Workload {
     pub name: &'static str,
     /// Its windows.
     pub windows: Windows,
+    /// Its bids.
+    pub pace: Pace,
 }
 
 /// All of them.
-pub const ALL: [Workload; 5] = [
-    Workload { name: "decode + project 3 of 7", windows: Windows::Project },
-    Workload { name: "tumble 10 s", windows: Windows::Hop(10_000_000, 10_000_000) },
-    Workload { name: "hop 10 s / 2 s", windows: Windows::Hop(2_000_000, 10_000_000) },
-    Workload { name: "hop 10 min / 1 s", windows: Windows::Hop(1_000_000, 600_000_000) },
-    Workload { name: "session 1 s", windows: Windows::Session(1_000_000) },
+pub const ALL: [Workload; 7] = [
+    Workload { name: "decode + project 3 of 7", windows: Windows::Project, pace: FULL },
+    Workload { name: "tumble 10 s", windows: Windows::Hop(10_000_000, 10_000_000), pace: FULL },
+    Workload { name: "hop 10 s / 2 s", windows: Windows::Hop(2_000_000, 10_000_000), pace: FULL },
+    Workload { name: "session 1 s", windows: Windows::Session(1_000_000), pace: FULL },
+    Workload { name: "hop 10 s / 2 s, 1,000 keys, 5 panes", windows: Windows::Hop(2_000_000, 10_000_000), pace: LONG },
+    Workload { name: "hop 10 min / 1 s, 1,000 keys, 600 panes", windows: Windows::Hop(1_000_000, 600_000_000), pace: LONG },
+    Workload { name: "hop 1 h / 1 s, 1,000 keys, 1,200 panes", windows: Windows::Hop(1_000_000, 3_600_000_000), pace: LONG },
 ];
 
 /// Rows of the output and the bids they count.
@@ -94,18 +98,24 @@ impl Workload {
 
 /// Bids by window and key, in the order of time.
 fn hops(bids: &Bids, slide: i64, size: i64, watermark_us: i64) -> Answer {
-    let times: Vec<i64> = (0..bids.len()).map(Bids::time_us).collect();
+    let times: Vec<i64> = (0..bids.len()).map(|bid| bids.time_us(bid)).collect();
     let Some((first, last)) = times.first().zip(times.last()) else { return (0, 0) };
     let (mut rows, mut counted) = (0, 0);
     let mut start = (first - size).div_euclid(slide) * slide + slide;
+    // The bids of one window after the other, by key: what enters, what leaves.
+    let (mut inside, mut keys, mut from, mut to) = (HashMap::<u32, i64>::new(), 0_i64, 0, 0);
     while start <= *last && start + size <= watermark_us {
-        let (from, to) = (times.partition_point(|time| *time < start), times.partition_point(|time| *time < start + size));
-        let mut seen = vec![false; crate::bids::KEYS as usize];
-        for auction in bids.auctions().get(from..to).unwrap_or_default() {
-            if let Some(seen) = seen.get_mut(*auction as usize) {
-                rows += i64::from(!std::mem::replace(seen, true));
-            }
+        while times.get(to).is_some_and(|time| *time < start + size) {
+            let count = bids.auctions().get(to).map(|auction| inside.entry(*auction).or_default());
+            keys += count.map_or(0, |count| i64::from(std::mem::replace(count, *count + 1) == 0));
+            to += 1;
         }
+        while from < to && times.get(from).is_some_and(|time| *time < start) {
+            let count = bids.auctions().get(from).map(|auction| inside.entry(*auction).or_default());
+            keys -= count.map_or(0, |count| i64::from(std::mem::replace(count, *count - 1) == 1));
+            from += 1;
+        }
+        rows += keys;
         counted += (to - from) as i64;
         start += slide;
     }
@@ -116,7 +126,7 @@ fn sessions(bids: &Bids, gap: i64, watermark_us: i64) -> Answer {
     let mut open: HashMap<u32, (i64, i64)> = HashMap::new();
     let (mut rows, mut counted) = (0, 0);
     for (bid, auction) in bids.auctions().iter().enumerate() {
-        let time = Bids::time_us(bid);
+        let time = bids.time_us(bid);
         let session = open.entry(*auction).or_insert((time, 0));
         if time > session.0 + gap {
             if session.0 + gap <= watermark_us {
@@ -152,10 +162,10 @@ pub fn run(workload: &Workload, bids: &Arc<Bids>) -> Result<Took> {
     let folder = tempfile::tempdir()?;
     let store: Arc<dyn Store> = Arc::new(LocalStore::open(folder.path())?);
     let pipeline = Pipeline::parse("bench.sql", &workload.sql("bids"))?;
-    let flow = lower(&pipeline.program, &pipeline.planned, &Memory(Arc::clone(bids)), 1)?;
+    let flow = lower(&pipeline.program, &pipeline.planned, &Memory(Arc::clone(bids)), 1, &|_| 0)?;
     let identity = Identity { pipeline: "bench".into(), incarnation: "one".into(), build: "bench".into(), workers: 1 };
     let partitions = (0..PARTITIONS as i32).map(|partition| Position::new(partition, 0)).collect();
-    let sources = vec![SourceEntry { name: "bids".into(), topic: "bids".into(), topic_id: None, partitions }];
+    let sources = vec![SourceEntry { name: "bids".into(), reading: 0, topic: "bids".into(), topic_id: None, partitions }];
     let manifest = create(&flow, &identity, "bench".into(), sources)?;
     let shared = Arc::new(Shared::new(1));
     let mut options = WorkerOptions::default();
@@ -177,6 +187,7 @@ pub fn run(workload: &Workload, bids: &Arc<Bids>) -> Result<Took> {
         store: Arc::clone(&store),
         manifest,
         publisher: None,
+        deliver: None,
         ends: None,
         shared,
         on_epoch: Box::new(|_| {}),

@@ -1,7 +1,7 @@
 //! Records into batches: JSON payloads into the declared columns, with the hidden columns beside them and bad records set aside.
 //!
 //! Always: a record becomes one row or one dead letter, judged by the declared columns alone; rows keep offset order. The schema is the
-//! columns that are built, in declared order, then the hidden ones that are wanted. Not here: where the bytes come from (kafka, file and
+//! columns that are built, in declared order, then the hidden ones that are wanted, and of a changelog whether the row deletes. Not here: where the bytes come from (kafka, file and
 //! generator push them).
 
 use std::sync::Arc;
@@ -18,6 +18,7 @@ use tidemill_engine::rows::{RawRecord, RawRecords};
 use tidemill_engine::source::ReadBatch;
 
 use crate::json::{Column, JsonDecoder, Options};
+use crate::tombstone::{Changelog, Tombstones};
 
 /// What a record carries beside its payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,11 +74,14 @@ pub struct DecodeConfig {
     pub options: Options,
     /// The hidden columns that are wanted.
     pub hidden: Vec<Hidden>,
+    /// A record without a payload deletes a row; the batches get a last column that says so.
+    pub changelog: Option<Changelog>,
 }
 
 /// Turns the records of one source into batches, one partition at a time: `begin`, `push` …, `finish`.
 pub struct RecordDecoder {
     json: JsonDecoder,
+    tombstones: Option<Tombstones>,
     hidden: Vec<Hidden>,
     schema: SchemaRef,
     topic: String,
@@ -104,10 +108,14 @@ impl RecordDecoder {
         let hidden = config.hidden.clone();
         let fields: Vec<_> = built.fields().iter().cloned().chain(hidden.iter().map(|each| Arc::new(each.field()))).collect();
         let keys = hidden.contains(&Hidden::Key).then(BinaryBuilder::new);
+        let tombstones = |changelog| Tombstones::new(&config.columns, &config.timestamp_digits, changelog, config.options);
+        let tombstones = config.changelog.as_ref().map(tombstones).transpose()?;
+        let schema = Schema::new(fields);
         Ok(Self {
             json,
             hidden,
-            schema: Arc::new(Schema::new(fields)),
+            schema: Arc::new(if tombstones.is_some() { Tombstones::schema(&schema) } else { schema }),
+            tombstones,
             topic: topic.to_string(),
             partition: 0,
             offsets: Vec::new(),
@@ -144,7 +152,19 @@ impl RecordDecoder {
     pub fn push(&mut self, offset: i64, record: RawRecord<'_>) {
         match record.payload {
             Some(payload) => self.push_as(offset, record, payload),
-            None => self.push_bad(offset, record, "null_payload", "the payload is null".into()),
+            None => self.push_null(offset, record),
+        }
+    }
+
+    /// A record without a payload: of a changelog it deletes its key, else it is no record.
+    #[cold]
+    fn push_null(&mut self, offset: i64, record: RawRecord<'_>) {
+        let Some(tombstones) = &mut self.tombstones else {
+            return self.push_bad(offset, record, "null_payload", "the payload is null".into());
+        };
+        match tombstones.delete(record.key, record.timestamp_ms) {
+            Ok(()) => self.accept(offset, record),
+            Err(detail) => self.push_bad(offset, record, "key", detail),
         }
     }
 
@@ -154,6 +174,14 @@ impl RecordDecoder {
         if let Err(bad) = self.json.decode(json) {
             return self.push_bad(offset, record, bad.reason.as_str(), bad.detail);
         }
+        if let Some(tombstones) = &mut self.tombstones {
+            tombstones.upsert();
+        }
+        self.accept(offset, record);
+    }
+
+    #[inline]
+    fn accept(&mut self, offset: i64, record: RawRecord<'_>) {
         self.count(record);
         self.offsets.push(offset);
         self.timestamps_ms.push(record.timestamp_ms.unwrap_or(NO_TIMESTAMP));
@@ -187,7 +215,10 @@ impl RecordDecoder {
     /// The records since the last call; reading goes on at `next`, and `raw` serves their bytes.
     pub fn finish(&mut self, next: i64, raw: Arc<dyn RawRecords>) -> Result<ReadBatch> {
         let rows = self.json.finish()?;
-        let mut columns = rows.columns().to_vec();
+        let mut columns = match &mut self.tombstones {
+            Some(tombstones) => tombstones.finish(&rows)?,
+            None => rows.columns().to_vec(),
+        };
         for hidden in &self.hidden {
             columns.push(match hidden {
                 Hidden::Topic => repeated(&self.topic, self.offsets.len())?,
@@ -196,6 +227,9 @@ impl RecordDecoder {
                 Hidden::Timestamp => Arc::new(micros(&self.timestamps_ms)),
                 Hidden::Key => Arc::new(self.keys.as_mut().map_or_else(|| BinaryArray::new_null(0), BinaryBuilder::finish)),
             });
+        }
+        if let Some(tombstones) = &mut self.tombstones {
+            columns.push(Arc::new(tombstones.marks()));
         }
         let options = RecordBatchOptions::new().with_row_count(Some(self.offsets.len()));
         let batch = RecordBatch::try_new_with_options(self.schema(), columns, &options)?;

@@ -11,6 +11,8 @@ pub mod generator;
 pub mod generator_source;
 pub mod json;
 pub mod kafka;
+pub mod sink;
+pub mod tombstone;
 
 /// Makes one worker's reader of a source.
 pub type OpenSource = std::sync::Arc<dyn Fn() -> tidemill_engine::error::Result<Box<dyn tidemill_engine::source::Source>> + Send + Sync>;

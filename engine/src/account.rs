@@ -120,6 +120,9 @@ impl NodeCounts {
 pub struct Account {
     /// The source's name.
     pub source: String,
+    /// Which reading of the source the output belongs to.
+    #[serde(default)]
+    pub reading: u32,
     /// The output's name.
     pub output: String,
     /// Sums since the pipeline began, and the level now.

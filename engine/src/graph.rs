@@ -43,11 +43,13 @@ pub struct Node {
     pub kind: NodeKind,
 }
 
-/// An output table.
+/// An output: a table, or what goes out to a sink.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OutputSpec {
     /// Its SQL name.
     pub name: String,
+    /// Its rows go to a sink and nowhere else: it is no table.
+    pub delivered: bool,
     /// Its columns.
     pub schema: SchemaRef,
     /// Its key; empty: append.
@@ -56,6 +58,10 @@ pub struct OutputSpec {
     pub visible: usize,
     /// Hash of the plan.
     pub plan_hash: String,
+    /// The reading of its sources that it belongs to.
+    pub reading: u32,
+    /// How far behind the watermark a change of it may still come, in microseconds.
+    pub behind_us: i64,
 }
 
 /// Everything a worker runs.
@@ -63,7 +69,7 @@ pub struct OutputSpec {
 pub struct Dataflow {
     /// Sources, read once each.
     pub sources: Vec<SourceSpec>,
-    /// Output tables.
+    /// Output tables and sinks.
     pub outputs: Vec<OutputSpec>,
     /// Nodes, inputs first.
     pub nodes: Vec<Node>,
@@ -88,14 +94,21 @@ pub struct Layout {
     pub consumers: Vec<Vec<(NodeId, usize)>>,
     /// The outputs each node is on the way to.
     pub outputs: Vec<Vec<OutputId>>,
+    /// For each source the others whose rows meet its own in some node (a join, a union): their watermarks are waited for together.
+    pub meets: Vec<Vec<SourceId>>,
 }
 
 impl Layout {
     /// Cuts the graph into stages. Refuses a node that reads one after it.
     pub fn of(flow: &Dataflow) -> Result<Self> {
         let count = flow.nodes.len();
-        let mut layout =
-            Self { stage: vec![0; count], stages: vec![Vec::new()], consumers: vec![Vec::new(); count], outputs: vec![Vec::new(); count] };
+        let mut layout = Self {
+            stage: vec![0; count],
+            stages: vec![Vec::new()],
+            consumers: vec![Vec::new(); count],
+            outputs: vec![Vec::new(); count],
+            meets: Vec::new(),
+        };
         for (id, node) in flow.nodes.iter().enumerate() {
             let mut stage = 0;
             for (port, input) in node.inputs.iter().enumerate() {
@@ -123,8 +136,32 @@ impl Layout {
             outputs.dedup();
             layout.outputs[id] = outputs;
         }
+        layout.meets = meets(flow);
         Ok(layout)
     }
+}
+
+fn meets(flow: &Dataflow) -> Vec<Vec<SourceId>> {
+    // Sources that meet share a group, and groups that meet become one.
+    let mut group: Vec<SourceId> = (0..flow.sources.len()).collect();
+    let mut from: Vec<Option<SourceId>> = Vec::with_capacity(flow.nodes.len());
+    for node in &flow.nodes {
+        if let NodeKind::Source(source) = node.kind {
+            from.push(Some(source));
+            continue;
+        }
+        let mut met = node.inputs.iter().filter_map(|input| from.get(*input).copied().flatten());
+        let first = met.next();
+        if let Some(one) = first {
+            for other in met {
+                let (keep, gone) = (group[one], group[other]);
+                group.iter_mut().filter(|each| **each == gone).for_each(|each| *each = keep);
+            }
+        }
+        from.push(first);
+    }
+    let others = |source: SourceId| (0..group.len()).filter(|other| *other != source && group[*other] == group[source]).collect();
+    (0..group.len()).map(others).collect()
 }
 
 #[cfg(test)]
@@ -142,5 +179,28 @@ mod tests {
         assert_eq!(layout.stages, vec![vec![source, exchange, near], vec![far]]);
         assert_eq!(layout.outputs[source], vec![0, 1]);
         assert_eq!(layout.outputs[exchange], vec![1]);
+    }
+
+    #[test]
+    fn sources_meet_where_a_node_reads_both() {
+        let mut flow = Dataflow::default();
+        let spec = |name: &str| SourceSpec {
+            name: name.to_owned(),
+            reading: 0,
+            letters: true,
+            topic: name.to_owned(),
+            schema: Arc::new(arrow::datatypes::Schema::empty()),
+            time: None,
+            future_max_us: None,
+            idle_after_us: 0,
+            open: Arc::new(|| Err(Error::failed("nobody reads"))),
+        };
+        flow.sources = ["a", "b", "c", "d"].map(spec).to_vec();
+        let nodes: Vec<NodeId> = (0..4).map(|source| flow.add("s", vec![], NodeKind::Source(source))).collect();
+        let left = flow.add("x", vec![nodes[0]], NodeKind::Exchange(vec![0]));
+        flow.add("join", vec![left, nodes[2]], NodeKind::Sink(0));
+        flow.add("union", vec![nodes[2], nodes[1]], NodeKind::Sink(1));
+        flow.add("alone", vec![nodes[3]], NodeKind::Sink(2));
+        assert_eq!(Layout::of(&flow).expect("a layout").meets, vec![vec![1, 2], vec![0, 2], vec![0, 1], vec![]]);
     }
 }

@@ -11,8 +11,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crossbeam::channel::{Receiver, RecvTimeoutError, bounded};
 
 use crate::epoch::coordinator::{Coordinator, EpochOptions, Publisher};
+use crate::epoch::delivery::{Deliver, Delivery, DeliveryLimits};
 use crate::epoch::manifest::Manifest;
-use crate::epoch::recover::{Restored, hot_rows, positions_of};
+use crate::epoch::recover::{Restored, hot_rows, positions_of, sealed_rows};
 use crate::epoch::store::Store;
 use crate::error::{Error, Result};
 use crate::graph::{Dataflow, Layout};
@@ -34,6 +35,8 @@ pub struct Run {
     pub manifest: Manifest,
     /// The cold tier.
     pub publisher: Option<Box<dyn Publisher>>,
+    /// The sinks, if there are any.
+    pub deliver: Option<Box<dyn Deliver>>,
     /// End offsets of a bounded run, by source and partition.
     pub ends: Option<Vec<Vec<(i32, i64)>>>,
     /// Flags and figures, also for whoever watches.
@@ -72,6 +75,11 @@ pub fn run(mut run: Run) -> Result<Manifest> {
         run.workers,
         now_ms(),
     )?;
+    if let Some(deliver) = run.deliver {
+        // Only now: the epoch just written shut out whoever ran before.
+        let sealed = sealed_rows(run.store.as_ref(), coordinator.manifest())?;
+        coordinator.deliver_to(Delivery::begin(deliver, coordinator.manifest(), sealed, DeliveryLimits::default())?);
+    }
     let began = Instant::now();
     let manifest = coordinator.manifest().clone();
     let threads: Vec<_> = receivers
@@ -166,6 +174,7 @@ fn wait_for_message(inbox: &Receiver<crate::worker::Message>, limit: Duration) {
 
 fn coordinate(coordinator: &mut Coordinator, parts: &Receiver<Part>, shared: &Shared, on_epoch: &dyn Fn(&Manifest)) -> Result<()> {
     loop {
+        coordinator.look()?;
         match parts.recv_timeout(Duration::from_millis(100)) {
             Ok(part) => {
                 let ended = coordinator.add(part, now_ms())?;

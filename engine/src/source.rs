@@ -71,6 +71,11 @@ pub trait Source: Send {
 pub struct SourceSpec {
     /// Its SQL name.
     pub name: String,
+    /// Which reading of it this is. Outputs that were there from the beginning share reading 0; those added later read the topic again
+    /// from its start, in a reading of their own.
+    pub reading: u32,
+    /// Records that can't be read become dead letters in this reading: in the first one of each source.
+    pub letters: bool,
     /// The topic, or what stands for it.
     pub topic: String,
     /// The columns its batches have.
@@ -99,6 +104,9 @@ pub struct TimeSpec {
 pub struct Position {
     /// The partition.
     pub partition: i32,
+    /// The first offset that was to be read.
+    #[serde(default)]
+    pub start: i64,
     /// The next offset to read.
     pub next: i64,
     /// Its own watermark (`None`: no row yet).
@@ -114,7 +122,7 @@ pub struct Position {
 impl Position {
     /// A partition nobody has read.
     pub fn new(partition: i32, next: i64) -> Self {
-        Self { partition, next, watermark: None, floor: None, idle: false, rows: 0 }
+        Self { partition, start: next, next, watermark: None, floor: None, idle: false, rows: 0 }
     }
 
     /// The watermark its rows are judged by: its own, but at least the floor.

@@ -98,3 +98,50 @@ fn a_derived_row_that_fails_stops_the_run_and_says_where() {
     let error = map.on_rows(0, rows(vec![1, 0], false), &mut Output::default()).expect_err("fails");
     assert!(error.message().starts_with("120 / a at 3:8: division by zero"), "{error}");
 }
+
+#[test]
+fn a_joined_row_that_fails_is_the_dead_letter_of_the_record_it_is_of() {
+    use arrow::array::{Int32Array, Int64Array, StringViewArray};
+    struct NoSeven;
+    impl Expression for NoSeven {
+        fn evaluate(&self, batch: &RecordBatch) -> Result<ArrayRef> {
+            let column = batch.column(0);
+            match column.as_primitive::<Int64Type>().values().contains(&7) {
+                true => Err(Error::failed("it can't be 7")),
+                false => Ok(Arc::clone(column)),
+            }
+        }
+        fn text(&self) -> &str {
+            "x"
+        }
+    }
+    let field = |name: &str, data_type| arrow::datatypes::Field::new(name, data_type, true);
+    let input = Arc::new(arrow::datatypes::Schema::new(vec![
+        field("x", arrow::datatypes::DataType::Int64),
+        field("s", arrow::datatypes::DataType::Utf8View),
+        field("p", arrow::datatypes::DataType::Int32),
+        field("o", arrow::datatypes::DataType::Int64),
+    ]));
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(Int64Array::from(vec![1, 7, 3])),
+        Arc::new(StringViewArray::from(vec!["a", "a", "a"])),
+        Arc::new(Int32Array::from(vec![0, 1, 2])),
+        Arc::new(Int64Array::from(vec![10, 11, 12])),
+    ];
+    let batch = RecordBatch::try_new(input, columns).expect("one length");
+    let ones: Arc<[i64]> = vec![1, 1, 1].into();
+    let tokens = tidemill_engine::rows::Tokens::Counts(vec![(0, Arc::clone(&ones)), (1, ones)]);
+    let schema = Arc::new(arrow::datatypes::Schema::new(vec![field("x", arrow::datatypes::DataType::Int64)]));
+    let names = Names { at: 1, sources: vec![(0, "b".to_owned()), (1, "a".to_owned())] };
+    let mut map = Map::new(Vec::new(), vec![Arc::new(NoSeven)], schema).with_names(Some(names));
+    let mut out = Output::default();
+    map.on_rows(0, Rows::derived(batch.clone(), None, tokens.clone()), &mut out).expect("goes on");
+    assert_eq!(out.dead.iter().map(|letter| (letter.source, letter.partition, letter.offset)).collect::<Vec<_>>(), [(1, 1, 11)]);
+    assert_eq!((out.counts.of(1).dead, out.counts.of(0).filtered), (1, 1));
+    assert_eq!(out.rows.iter().map(Rows::len).sum::<usize>(), 2);
+    // What is taken back again says nothing twice.
+    let mut out = Output::default();
+    let back = Rows::derived(batch, Some(vec![-1, -1, -1].into()), tidemill_engine::rows::Tokens::none());
+    map.on_rows(0, back, &mut out).expect("goes on");
+    assert_eq!((out.dead.len(), out.rows.iter().map(Rows::len).sum::<usize>()), (0, 2));
+}

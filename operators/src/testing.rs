@@ -189,6 +189,8 @@ pub struct Collected {
     pub before: NodeCounts,
     /// The least weight a row ever had.
     pub least: i64,
+    /// A row replaces the one with the same first columns, as many as this says.
+    pub by_key: Option<usize>,
 }
 
 impl Collected {
@@ -203,6 +205,10 @@ impl Collected {
         rows.tokens.sums(rows.len(), |_, tokens| self.out += tokens);
         for row in 0..rows.len() {
             let line = line(&rows.batch, row);
+            if let (Some(columns), true) = (self.by_key, rows.weight(row) > 0) {
+                let key = |line: &str| line.split('|').take(columns).map(str::to_owned).collect::<Vec<_>>();
+                self.net.retain(|held, _| key(held) != key(&line));
+            }
             let sum = self.net.entry(line.clone()).or_default();
             *sum += rows.weight(row);
             self.least = self.least.min(*sum);
@@ -281,6 +287,8 @@ pub enum Publishes {
     AtWatermark,
     /// After each epoch, everything.
     EachEpoch,
+    /// The same; a row replaces the one with the same first columns, as many as this says, without its being retracted.
+    EachEpochByKey(usize),
     /// After each epoch, what the watermark has passed.
     BothWays,
 }
@@ -376,7 +384,7 @@ fn balance(cluster: &Cluster, collected: &Collected, read: usize, at: &str) {
     let sum = totals([&now, &collected.before].into_iter());
     assert_eq!(
         read as i64,
-        collected.out + sum.late + sum.filtered + sum.held,
+        collected.out + sum.out + sum.late + sum.filtered + sum.held,
         "tokens in = out + settled + held {at}: {sum:?} out {}",
         collected.out
     );
@@ -399,7 +407,8 @@ pub fn drive(subject: &Subject<'_>, seed: u64) {
     let any = |rng: &mut Rng| subject.workers[rng.below(subject.workers.len() as u64) as usize];
     let mut workers = any(&mut rng);
     let mut cluster = Cluster::new(subject.make, workers);
-    let (mut collected, mut store) = (Collected::default(), Store::default());
+    let by_key = if let Publishes::EachEpochByKey(columns) = subject.publishes { Some(columns) } else { None };
+    let (mut collected, mut store) = (Collected { by_key, ..Collected::default() }, Store::default());
     let (mut read, mut tick_rows, mut ended) = (0, 1 + rng.below(30) as usize, false);
     while read < log.len() {
         let to = (read + rng.below(tick_rows as u64 + 1) as usize).min(log.len());
@@ -421,7 +430,7 @@ pub fn drive(subject: &Subject<'_>, seed: u64) {
         }
         if !ended && (subject.publishes == Publishes::AtWatermark || cut) {
             let (results, late) = (subject.model)(&log[..read], &|end| {
-                subject.publishes == Publishes::EachEpoch || watermark.is_some_and(|watermark| end <= watermark)
+                subject.publishes == Publishes::EachEpoch || by_key.is_some() || watermark.is_some_and(|watermark| end <= watermark)
             });
             assert_eq!(collected.net, results, "{at}");
             assert_eq!(collected.late.iter().copied().collect::<BTreeSet<_>>(), late, "{at}");

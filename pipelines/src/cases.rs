@@ -32,8 +32,10 @@ macro_rules! case {
 }
 
 /// Every case.
-pub static CASES: &[Case] =
-    &[case!("clicks", "url_shortener", "what happens to short links, minute by minute: counts, visitors, robots, sessions, hot links")];
+pub static CASES: &[Case] = &[
+    case!("clicks", "url_shortener", "what happens to short links, minute by minute: counts, visitors, robots, sessions, hot links"),
+    case!("nexmark", "nexmark", "the queries of the Nexmark benchmark over an online auction's people, auctions and bids"),
+];
 
 /// The case of that name.
 pub fn find(name: &str) -> Option<&'static Case> {

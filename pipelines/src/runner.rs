@@ -10,8 +10,8 @@ use std::sync::atomic::Ordering;
 
 use tidemill_connectors::delta::DeltaPublisher;
 use tidemill_engine::epoch::coordinator::{EpochOptions, manifest_path};
-use tidemill_engine::epoch::manifest::Manifest;
-use tidemill_engine::epoch::recover::{Identity, check_plan, create, newest};
+use tidemill_engine::epoch::manifest::{Manifest, SourceEntry};
+use tidemill_engine::epoch::recover::{Identity, check_plan, create, go_on, newest, plan_of};
 use tidemill_engine::epoch::store::{LocalStore, Store};
 use tidemill_engine::error::{Error, Kind, Result};
 use tidemill_engine::graph::Dataflow;
@@ -21,6 +21,7 @@ use tidemill_engine::worker::{Shared, WorkerOptions};
 
 use crate::growth::Growth;
 use crate::lower::lower;
+use crate::sinks;
 use crate::sources::Connections;
 use crate::sql::{self, Output, Program};
 
@@ -49,6 +50,7 @@ pub const SETTINGS: &[(&str, &str)] = &[
     ("publish_interval", "tables are brought up to date for other readers at least this often, e.g. '30 seconds'"),
     ("rows_per_tick_max", "records a worker takes in one tick"),
     ("bytes_per_tick_max", "payload bytes a worker takes in one tick"),
+    ("sink_bytes_per_epoch_max", "an epoch is cut early when rows for sinks have this many bytes; one transaction carries them"),
     ("drift_max", "how far ahead of the slowest partition another may be read, in event time, e.g. '1 hour'"),
     (
         "state_bytes_max",
@@ -85,9 +87,13 @@ impl Pipeline {
         &self.program.name
     }
 
-    /// The dataflow for a number of workers.
-    pub fn dataflow(&self, connections: &Connections) -> Result<Dataflow> {
-        lower(&self.program, &self.planned, connections, connections.workers)
+    /// The dataflow for a number of workers, going on from `known` if the pipeline has run before: outputs that it does not know begin
+    /// at `start`, in a reading of the sources of their own.
+    pub fn dataflow(&self, connections: &Connections, known: Option<&Manifest>) -> Result<Dataflow> {
+        let before = known.map_or(&[][..], |manifest| &manifest.plan);
+        let next = before.iter().map(|entry| entry.reading + 1).max().unwrap_or(0);
+        let reading_of = |output: &str| before.iter().find(|entry| entry.output == output).map_or(next, |entry| entry.reading);
+        lower(&self.program, &self.planned, connections, connections.workers, &reading_of)
     }
 }
 
@@ -119,10 +125,6 @@ pub fn run(pipeline: &Pipeline, options: &Options, shared: &Arc<Shared>, watch: 
 fn run_once(pipeline: &Pipeline, options: &Options, shared: &Arc<Shared>, watch: &Arc<dyn Watch>) -> Result<Manifest> {
     let (mut workers_options, epochs) = settings(options)?;
     let connections = Connections::new(options.brokers.clone(), options.kafka.clone(), pipeline.name(), options.workers);
-    let mut flow = pipeline.dataflow(&connections)?;
-    if let Some(idle_after_us) = idle_after_us(options) {
-        flow.sources.iter_mut().for_each(|source| source.idle_after_us = idle_after_us);
-    }
     if options.data.exists() && !options.data.is_dir() {
         return Err(Error::refused(format!("{} is a file, not a data folder; name another with --data", options.data.display())));
     }
@@ -130,8 +132,15 @@ fn run_once(pipeline: &Pipeline, options: &Options, shared: &Arc<Shared>, watch:
     let reader = LocalStore::at(&folder);
     refuse_foreign(&folder, &reader)?;
     let known = newest(&reader)?;
+    let mut flow = pipeline.dataflow(&connections, known.as_ref())?;
+    if let Some(idle_after_us) = idle_after_us(options) {
+        flow.sources.iter_mut().for_each(|source| source.idle_after_us = idle_after_us);
+    }
     if let Some(known) = &known {
         check_plan(&flow, known)?;
+        for output in flow.outputs.iter().filter(|output| known.plan.iter().all(|entry| entry.output != output.name)) {
+            watch.notice(&format!("output {} is new: it begins at the start of its sources, which are read again for it", output.name));
+        }
     }
     let mut on_wait = |what: &str| watch.waiting(what);
     let mut entries = Vec::with_capacity(flow.sources.len());
@@ -139,13 +148,15 @@ fn run_once(pipeline: &Pipeline, options: &Options, shared: &Arc<Shared>, watch:
     for spec in &flow.sources {
         let source = pipeline.program.sources.iter().find(|source| source.name == spec.name);
         let source = source.ok_or_else(|| Error::failed(format!("no source {}", spec.name)))?;
-        let before = known.as_ref().and_then(|manifest| manifest.sources.iter().find(|entry| entry.name == spec.name));
-        let entry = connections.positions(source, before, &mut on_wait)?;
+        let same = |entry: &&SourceEntry| (&entry.name, entry.reading) == (&spec.name, spec.reading);
+        let before = known.as_ref().and_then(|manifest| manifest.sources.iter().find(same));
+        let entry = connections.positions(source, spec.reading, before, &mut on_wait)?;
         if options.bounded {
             ends.push(connections.ends(source, &entry, &mut on_wait)?);
         }
         entries.push(entry);
     }
+    let deliver = sinks::open(&pipeline.program, &connections, &mut on_wait)?;
     let store = LocalStore::open(&folder)?;
     let _lock = lock(&folder, pipeline.name())?;
     // Somebody may have run between the look and the lock.
@@ -159,18 +170,11 @@ fn run_once(pipeline: &Pipeline, options: &Options, shared: &Arc<Shared>, watch:
     let manifest = match known {
         Some(known) => {
             check_plan(&flow, &known)?;
-            let sources = known.sources.iter().zip(&known.watermarks).map(|(entry, sealed)| {
-                let fresh = entries.iter().find(|each| each.name == entry.name);
-                let added = fresh
-                    .into_iter()
-                    .flat_map(|each| &each.partitions)
-                    .filter(|position| !entry.partitions.iter().any(|old| old.partition == position.partition));
-                let mut entry = entry.clone();
-                // What was closed before a partition came stays closed to its rows.
-                entry.partitions.extend(added.map(|position| Position { floor: *sealed, ..position.clone() }).collect::<Vec<_>>());
-                entry
-            });
-            Manifest { incarnation: identity.incarnation, sources: sources.collect(), ..known }
+            if plan_of(&pipeline.dataflow(&connections, Some(&known))?) != plan_of(&flow) {
+                return Err(running(pipeline.name()));
+            }
+            let sources = entries.into_iter().map(|fresh| grown(fresh, &known)).collect();
+            go_on(&flow, &identity, known, sources)?
         }
         None => {
             let manifest = Manifest { committed_at_ms: now_ms(), ..create(&flow, &identity, draw_id(), entries)? };
@@ -194,6 +198,7 @@ fn run_once(pipeline: &Pipeline, options: &Options, shared: &Arc<Shared>, watch:
         store: Arc::new(store),
         manifest,
         publisher: Some(Box::new(publisher)),
+        deliver,
         ends: options.bounded.then_some(ends),
         shared: Arc::clone(shared),
         on_epoch: Box::new(move |manifest| told.epoch(manifest)),
@@ -202,10 +207,22 @@ fn run_once(pipeline: &Pipeline, options: &Options, shared: &Arc<Shared>, watch:
     outcome.map_err(|error| placed(&pipeline.program, error))
 }
 
+/// A source as it stands in `known`, with the partitions that it has got since: what was closed before they came stays closed to
+/// their rows.
+fn grown(fresh: SourceEntry, known: &Manifest) -> SourceEntry {
+    let same = |entry: &SourceEntry| (&entry.name, entry.reading) == (&fresh.name, fresh.reading);
+    let Some(index) = known.sources.iter().position(same) else { return fresh };
+    let sealed = known.watermarks.get(index).copied().flatten();
+    let mut entry = known.sources[index].clone();
+    let added = fresh.partitions.into_iter().filter(|position| entry.partitions.iter().all(|old| old.partition != position.partition));
+    entry.partitions.extend(added.map(|position| Position { floor: sealed, ..position }).collect::<Vec<_>>());
+    entry
+}
+
 /// An error of an operator begins with the operator's name, which begins with its output's: puts that output's place in front instead.
 fn placed(program: &Program, error: Error) -> Error {
     let Some((operator, what)) = error.message().split_once(": ").filter(|_| error.kind() == Kind::Failed) else { return error };
-    let of = |name: &str| operator.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('_'));
+    let of = |name: &str| operator.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with(['_', '@']));
     match program.outputs.iter().filter(|output| of(&output.name)).max_by_key(|output| output.name.len()) {
         Some(Output { name, at, .. }) => Error::failed(format!("{}:{}:{}: error: {name}: {what}", program.file, at.line, at.column)),
         None => error,
@@ -288,6 +305,7 @@ fn settings(options: &Options) -> Result<(WorkerOptions, EpochOptions)> {
             "publish_interval" => epochs.publish_ms = length()? / 1000,
             "rows_per_tick_max" => workers.read.rows_per_tick_max = number()?,
             "bytes_per_tick_max" => workers.read.bytes_per_tick_max = number()?,
+            "sink_bytes_per_epoch_max" => workers.sink_bytes_per_epoch_max = number()? as u64,
             "drift_max" => workers.read.drift_max_us = length()?,
             "state_bytes_max" => workers.state_bytes_max = number()? as u64,
             "read_retention" => epochs.read_retention_ms = length()? / 1000,

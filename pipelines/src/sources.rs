@@ -12,12 +12,13 @@ use tidemill_connectors::generator::Settings;
 use tidemill_connectors::generator_source::{GeneratorConfig, generator_source};
 use tidemill_connectors::json::{Column, Options, TimeUnitOption};
 use tidemill_connectors::kafka::{Admin, BUDGET_BYTES, KafkaConfig, KafkaStatus, WAIT_MS, kafka_source};
+use tidemill_connectors::tombstone::{Changelog, KeyFormat};
 use tidemill_engine::epoch::manifest::SourceEntry;
 use tidemill_engine::error::{Error, Result};
 use tidemill_engine::source::Position;
 
 use crate::lower::{Opened, Opener};
-use crate::sql::{Connector, Source, Start, TimestampUnit};
+use crate::sql::{self, Connector, Source, Start, TimestampUnit};
 
 /// Partitions of a generated topic.
 const GENERATED_PARTITIONS: u32 = 4;
@@ -64,11 +65,17 @@ impl Connections {
     }
 
     /// Where a source begins, or goes on: `known` is what the newest epoch says. Topics may have grown partitions meanwhile.
-    pub fn positions(&self, source: &Source, known: Option<&SourceEntry>, on_wait: &mut dyn FnMut(&str)) -> Result<SourceEntry> {
+    pub fn positions(
+        &self,
+        source: &Source,
+        reading: u32,
+        known: Option<&SourceEntry>,
+        on_wait: &mut dyn FnMut(&str),
+    ) -> Result<SourceEntry> {
         let (topic, topic_id, begin) = self.begin(source, on_wait)?;
         let Some(known) = known else {
             let partitions = begin.starts.iter().map(|(partition, at)| Position::new(*partition, *at)).collect();
-            return Ok(SourceEntry { name: source.name.clone(), topic, topic_id, partitions });
+            return Ok(SourceEntry { name: source.name.clone(), reading, topic, topic_id, partitions });
         };
         if known.topic_id.is_some() && topic_id.is_some() && known.topic_id != topic_id {
             return Err(Error::refused(format!(
@@ -113,6 +120,32 @@ impl Connections {
         Ok((topic, None, Begin { earliest: starts.clone(), starts }))
     }
 
+    /// Why the log can't be read again from where `entry` began to where it stands; `None` if it can.
+    pub fn lost(&self, source: &Source, entry: &SourceEntry, on_wait: &mut dyn FnMut(&str)) -> Result<Option<String>> {
+        let (topic, topic_id, begin) = self.begin(source, on_wait)?;
+        if entry.topic_id.is_some() && topic_id.is_some() && entry.topic_id != topic_id {
+            return Ok(Some(format!("topic {topic} was deleted and made anew")));
+        }
+        for position in &entry.partitions {
+            match begin.earliest.iter().find(|(partition, _)| *partition == position.partition) {
+                None => return Ok(Some(format!("{topic} has no partition {} any more", position.partition))),
+                Some((partition, first)) if position.start < *first && position.start < position.next => {
+                    return Ok(Some(format!("{topic}, partition {partition}: records {} to {} are gone", position.start, first - 1)));
+                }
+                Some(_) => {}
+            }
+        }
+        if self.kafka(source)?.is_some() {
+            let ends = self.ends(source, entry, on_wait)?;
+            for (partition, end) in ends {
+                if let Some(position) = entry.partitions.iter().find(|each| each.partition == partition && each.next > end) {
+                    return Ok(Some(format!("{topic}, partition {partition} ends at {end}, and the run has read to {}", position.next)));
+                }
+            }
+        }
+        Ok(None)
+    }
+
     /// How many partitions the topic of a source has now; `None` if it is no topic or nobody answers in time.
     pub fn partitions(&self, source: &Source) -> Option<usize> {
         let config = self.kafka(source).ok().flatten()?;
@@ -144,10 +177,14 @@ struct Begin {
 }
 
 impl Opener for Connections {
-    fn open(&self, source: &Source, columns: &[String], hidden: &[String]) -> Result<Opened> {
+    fn open(&self, source: &Source, reading: u32, columns: &[String], hidden: &[String]) -> Result<Opened> {
         let decode = decode(source, columns, hidden);
         let schema = tidemill_connectors::format::RecordDecoder::new("", &decode)?.schema();
-        if let Some(config) = self.kafka(source)? {
+        if let Some(mut config) = self.kafka(source)? {
+            if reading > 0 {
+                // Lag tools see each reading by itself.
+                config.group = format!("{}-{reading}", config.group);
+            }
             return Ok(Opened { topic: config.topic.clone(), schema, open: kafka_source(config, decode, Arc::clone(&self.status))? });
         }
         match &source.options.connector {
@@ -220,5 +257,19 @@ pub fn decode(source: &Source, columns: &[String], hidden: &[String]) -> DecodeC
         timestamp_digits: digits.filter_map(|(index, column)| column.timestamp_precision.map(|digits| (index, digits))).collect(),
         options: Options { coerce: format.coerce, reject_unknown: format.unknown_fields_reject, ..Options::default() },
         hidden: Hidden::ALL.into_iter().filter(|each| hidden.iter().any(|name| name == each.name())).collect(),
+        changelog: changelog(source),
     }
+}
+
+/// How deletions are read, of a source with a PRIMARY KEY.
+fn changelog(source: &Source) -> Option<Changelog> {
+    let place = |name: &String| source.columns.iter().position(|column| column.name == *name);
+    let key = source.primary_key.iter().filter_map(|name| place(name).map(|index| (index, source.columns[index].spelled.clone())));
+    let key: Vec<_> = key.collect();
+    let format = match source.options.key_format {
+        sql::KeyFormat::Text => KeyFormat::Text,
+        sql::KeyFormat::Json => KeyFormat::Json,
+    };
+    let time = source.watermark.as_ref().and_then(|watermark| place(&watermark.column));
+    (!key.is_empty()).then_some(Changelog { key, format, time })
 }

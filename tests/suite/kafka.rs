@@ -12,14 +12,14 @@ use crate::support::{Bench, Running, until};
 const BASE_MS: i64 = 1_767_225_600_000;
 const PATIENCE: Duration = Duration::from_secs(60);
 
-struct Topic {
-    brokers: String,
-    name: String,
-    sent: Vec<i64>,
+pub struct Topic {
+    pub brokers: String,
+    pub name: String,
+    pub sent: Vec<i64>,
 }
 
 /// A topic of two partitions; `None` (and a word) without a broker.
-fn topic(name: &str) -> Option<Topic> {
+pub fn topic(name: &str) -> Option<Topic> {
     let brokers = match broker::broker() {
         Ok(brokers) => brokers,
         Err(why) if broker::required() => panic!("no broker: {why}"),
@@ -98,6 +98,13 @@ impl Topic {
         let dead = self.sent.iter().map(|sent| sent / 10).sum::<i64>();
         assert_eq!(bench.rows("SELECT count(*) AS n FROM k.dead_letters"), [format!("{{\"n\":{dead}}}")]);
         bench.balances("k", self.records());
+        self.verify(bench);
+    }
+
+    /// The batch over the same records says the same.
+    fn verify(&self, bench: &Bench) {
+        let said = bench.tidemill(&["verify", "k.sql", "--brokers", self.brokers.as_str()]).exits(0);
+        assert!(said.out.contains("the tables are what the batch says"), "{}", said.out);
     }
 }
 
@@ -140,6 +147,7 @@ fn a_run_is_read_while_it_goes_on_and_ends_clean_at_sigterm() {
     wait_for(&bench, &mut run, 180);
     topic.send(100);
     wait_for(&bench, &mut run, 360);
+    topic.verify(&bench);
 
     // A second one is refused; the first goes on.
     let second = bench.tidemill(&topic.run(&["--bounded"]));
@@ -193,4 +201,26 @@ fn an_unknown_topic_and_a_silent_broker_are_named_at_once() {
     }
     let said = bench.tidemill(&["run", "k.sql", "--bounded"]);
     assert_eq!(said.code, Some(2), "no broker is named at all: {}", said.err);
+}
+
+#[test]
+fn a_topic_that_is_deleted_while_it_is_read_ends_the_run() {
+    let Some(mut topic) = topic("deleted") else { return };
+    let bench = bench(&topic);
+    topic.send(50);
+    let mut run = bench.start(&topic.run(&["--epoch-ms", "100"]));
+    wait_for(&bench, &mut run, 90);
+    topic.verify(&bench);
+    let deleted =
+        std::process::Command::new(crate::support::checkout("deploy/kafka/kafka")).args(["topic", "delete", &topic.name]).output();
+    assert!(deleted.expect("runs").status.success());
+    until("the topic is named", PATIENCE, || run.heard().contains("is not there any more").then_some(()));
+    assert_eq!(run.code(), Some(1), "{}", run.heard());
+    assert!(run.heard().contains("was deleted while it was read"), "{}", run.heard());
+    // Another topic of that name holds other records: there is nothing to compare with.
+    let admin = Admin::new(&topic.brokers, &[], WAIT_MS).expect("good properties");
+    admin.create_topic(&topic.name, 2, &[], &mut |_| {}).expect("created");
+    topic.send(50);
+    let said = bench.tidemill(&["verify", "k.sql", "--brokers", topic.brokers.as_str()]).exits(2);
+    assert!(said.err.contains("made anew"), "{}", said.err);
 }

@@ -14,6 +14,7 @@ pub mod arrivals;
 pub mod defects;
 pub mod json;
 pub mod math;
+pub mod nexmark;
 pub mod rng;
 pub mod url_shortener;
 pub mod weighted;
@@ -82,7 +83,7 @@ pub struct Case {
 }
 
 /// Every case of this build. To add one: write its module, add one line here.
-pub static CASES: &[Case] = &[url_shortener::CASE];
+pub static CASES: &[Case] = &[url_shortener::CASE, nexmark::CASE];
 
 /// The case of that name.
 #[must_use]

@@ -3,7 +3,7 @@
 //! [`JsonDecoder::decode`] takes one payload. It appends one row, or leaves the columns as they were and says why the payload is a dead
 //! letter. A record is good or bad by its bytes and the declared columns alone: a column that no query reads is checked like the
 //! others and only not built. Of a duplicate key the last counts. No allocation per record. Not here: where payloads come from, dead
-//! letters, event time.
+//! letters, event time. The way out is `encode`.
 //!
 //! The pass is `walk`, over the tree of keys in `plan`. It is fast because of `bets` (records repeat the keys of the one before),
 //! `scan` (many bytes at a time) and `columns` (rows go straight into what becomes the arrays).
@@ -12,6 +12,7 @@ mod bad;
 mod base64;
 mod bets;
 mod columns;
+pub mod encode;
 mod number;
 mod plan;
 mod scan;

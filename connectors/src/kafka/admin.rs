@@ -59,6 +59,17 @@ impl Admin {
         Ok(TopicInfo { partitions, topic_id })
     }
 
+    /// Whether the topic is there.
+    pub fn has_topic(&self, topic: &str, on_wait: &mut dyn FnMut(&str)) -> Result<bool> {
+        let name = c_string(topic)?;
+        self.patiently(on_wait, |admin| match admin.metadata(Some(&name))?.topics().first().map(|found| found.err) {
+            Some(Code::RD_KAFKA_RESP_ERR_NO_ERROR) => Ok(true),
+            Some(Code::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART) => Ok(false),
+            Some(code) => Err(admin.problem(code, &format!("topic {topic}: {}", describe(code)))),
+            None => Err(admin.problem(Code::RD_KAFKA_RESP_ERR__TIMED_OUT, "no answer")),
+        })
+    }
+
     /// The first offset of each partition that is still in the log.
     pub fn begin_offsets(&self, topic: &str, partitions: &[i32], on_wait: &mut dyn FnMut(&str)) -> Result<Vec<(i32, i64)>> {
         self.offsets(topic, partitions, At::Begin, on_wait)

@@ -266,6 +266,10 @@ unsafe extern "C" fn on_error(_: *mut rd::rd_kafka_t, code: c_int, reason: *cons
         Code::RD_KAFKA_RESP_ERR__RESOLVE,
         Code::RD_KAFKA_RESP_ERR__SSL,
         Code::RD_KAFKA_RESP_ERR__AUTHENTICATION,
+        Code::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART,
+        Code::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_ID,
+        Code::RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC,
+        Code::RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION,
     ]
     .into_iter()
     .find(|known| *known as c_int == code)

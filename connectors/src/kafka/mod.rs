@@ -8,16 +8,21 @@
 
 mod admin;
 mod client;
+mod markers;
 mod messages;
 mod mock;
 mod offsets;
 mod producer;
+mod sink;
 mod source;
 mod status;
+mod transactions;
 
 pub use admin::{Admin, TopicInfo, WAIT_MS};
+pub use markers::forget_delivered;
 pub use mock::{MOCK_PARTITION_BYTES_MAX, MockBroker};
 pub use producer::KafkaProducer;
+pub use sink::KafkaSink;
 pub use source::{KafkaSource, kafka_source};
 pub use status::{KafkaStatus, Trouble};
 

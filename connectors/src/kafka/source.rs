@@ -17,7 +17,7 @@ use tidemill_engine::source::{Limits, Polled, Source};
 use super::client::{Client, Kind, Partitions, Queue, c_string, describe};
 use super::messages::{Message, Messages};
 use super::offsets::{self, At};
-use super::status::KafkaStatus;
+use super::status::{KafkaStatus, no_topic};
 use super::{KafkaConfig, properties_of_reader};
 use crate::OpenSource;
 use crate::format::{DecodeConfig, RecordDecoder};
@@ -26,6 +26,10 @@ use crate::format::{DecodeConfig, RecordDecoder};
 const TAKE_MAX: usize = 4096;
 /// After so long without an answer the run gives up.
 const TROUBLE_SECONDS_MAX: u64 = 60;
+/// After a topic has been gone for so long the run ends. librdkafka has waited half a minute before it says so.
+const GONE_SECONDS_MAX: u64 = 10;
+/// A reader that got nothing for so long asks whether its topic is still there.
+const QUIET_SECONDS_MAX: u64 = 10;
 /// How often, in trouble, the brokers are asked whether they are back, and how long they may take to say so.
 const PROBE_MS: u64 = 500;
 const PROBE_ANSWER_MS: i32 = 5000;
@@ -82,6 +86,8 @@ struct Probe {
     queue: Queue,
     open: bool,
     asked: Instant,
+    /// The last record or good answer.
+    heard: Instant,
 }
 
 impl KafkaSource {
@@ -113,7 +119,7 @@ impl Source for KafkaSource {
             return Err(Error::failed(format!("topic {}: can't be assigned: {}", self.config.topic, describe(code))));
         }
         let commits = Commits { queue: client.queue()?, open: false, then: None };
-        let probe = Probe { queue: client.queue()?, open: false, asked: Instant::now() };
+        let probe = Probe { queue: client.queue()?, open: false, asked: Instant::now(), heard: Instant::now() };
         self.reader = Some(Reader { partitions: list, commits, probe, client, topic });
         Ok(())
     }
@@ -156,8 +162,12 @@ impl Source for KafkaSource {
         let read =
             if self.decoder.records() > 0 || from.next != start { Some(self.decoder.finish(from.next, Arc::new(kept))?) } else { None };
         let mut at_end = from.at_end(&reader.client, &reader.topic);
-        if self.status.failing() {
-            at_end = false;
+        if read.is_some() {
+            reader.probe.heard = Instant::now();
+        }
+        let failing = self.status.failing();
+        if failing || reader.probe.open || reader.probe.heard.elapsed() >= Duration::from_secs(QUIET_SECONDS_MAX) {
+            at_end &= !failing;
             let waited = reader.wait_for_brokers(name, &self.status);
             if read.is_none() {
                 waited?;
@@ -213,14 +223,19 @@ impl Partition {
 }
 
 impl Reader {
-    /// In trouble: asks whether the brokers are back, and gives up when they were away for too long.
+    /// In trouble, or after a long silence: asks whether brokers and topic are there, and gives up when they were away for too long.
     fn wait_for_brokers(&mut self, topic: &str, status: &KafkaStatus) -> Result<()> {
         let probe = &mut self.probe;
         if probe.open {
             if let Some(event) = probe.queue.event(0) {
                 probe.open = false;
-                if offsets::answer(&event).is_ok() {
-                    status.answered();
+                match offsets::answer(&event) {
+                    Ok(_) => {
+                        probe.heard = Instant::now();
+                        status.answered();
+                    }
+                    Err((code, _)) if no_topic(code) => status.gone(topic),
+                    Err(_) => {}
                 }
             }
         } else if probe.asked.elapsed() >= Duration::from_millis(PROBE_MS) {
@@ -229,7 +244,11 @@ impl Reader {
             (probe.open, probe.asked) = (true, Instant::now());
         }
         match status.trouble() {
-            Some(trouble) if trouble.lasted >= Duration::from_secs(TROUBLE_SECONDS_MAX) => {
+            Some(trouble) if trouble.gone && trouble.lasted >= Duration::from_secs(GONE_SECONDS_MAX) => Err(Error::failed(format!(
+                "topic {topic} was deleted while it was read: the broker knows no such topic any more. What was read before is in the tables; \
+                 a topic made anew under this name is another one: read it with --reset, or under another pipeline's name (SET pipeline)"
+            ))),
+            Some(trouble) if !trouble.gone && trouble.lasted >= Duration::from_secs(TROUBLE_SECONDS_MAX) => {
                 Err(Error::external(format!("topic {topic}: {} (for {} s)", trouble.text, trouble.lasted.as_secs())))
             }
             _ => Ok(()),

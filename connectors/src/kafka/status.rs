@@ -21,6 +21,7 @@ struct State {
     since: Option<Instant>,
     text: String,
     refused: bool,
+    gone: bool,
 }
 
 /// Brokers that do not answer, or not as they should.
@@ -32,6 +33,8 @@ pub struct Trouble {
     pub lasted: Duration,
     /// The broker answers and says no (login, certificate): waiting will not help.
     pub refused: bool,
+    /// The broker answers that there is no such topic.
+    pub gone: bool,
 }
 
 impl KafkaStatus {
@@ -52,7 +55,7 @@ impl KafkaStatus {
         }
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let lasted = state.since?.elapsed();
-        Some(Trouble { text: state.text.clone(), lasted, refused: state.refused })
+        Some(Trouble { text: state.text.clone(), lasted, refused: state.refused, gone: state.gone })
     }
 
     /// Cheap enough for every poll.
@@ -62,10 +65,15 @@ impl KafkaStatus {
 
     /// An error of librdkafka's that belongs to no record.
     pub(super) fn failed(&self, code: Code, reason: &str) {
+        if no_topic(code) {
+            // `clicks [0]: topic does not exist (…)`, told half a minute after brokers first said so.
+            let place = reason.split(" [").next().unwrap_or(reason);
+            return self.gone(place.rsplit(": ").next().unwrap_or(place));
+        }
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.since.get_or_insert_with(Instant::now);
         // "All brokers down" follows the error that says why: keep that one.
-        if state.text.is_empty() || code != Code::RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN {
+        if !state.gone && (state.text.is_empty() || code != Code::RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN) {
             let (broker, what) = split(reason, &self.brokers);
             state.refused = matches!(code, Code::RD_KAFKA_RESP_ERR__AUTHENTICATION | Code::RD_KAFKA_RESP_ERR_SASL_AUTHENTICATION_FAILED);
             state.text = match code {
@@ -79,11 +87,37 @@ impl KafkaStatus {
         self.failing.store(true, Ordering::Relaxed);
     }
 
+    /// The brokers answer, and know no such topic.
+    pub(super) fn gone(&self, topic: &str) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if !state.gone {
+            *state = State {
+                since: Some(Instant::now()),
+                text: format!("topic {topic} is not there any more: broker {} knows no such topic", self.brokers),
+                refused: false,
+                gone: true,
+            };
+        }
+        drop(state);
+        self.failing.store(true, Ordering::Relaxed);
+    }
+
     /// The brokers have answered a request.
     pub(super) fn answered(&self) {
         self.failing.store(false, Ordering::Relaxed);
         *self.state.lock().unwrap_or_else(PoisonError::into_inner) = State::default();
     }
+}
+
+/// Whether an error says that there is no such topic or partition.
+pub(super) fn no_topic(code: Code) -> bool {
+    matches!(
+        code,
+        Code::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART
+            | Code::RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC
+            | Code::RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION
+            | Code::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_ID
+    )
 }
 
 /// The broker and the fault in librdkafka's sentence, e.g.
@@ -120,5 +154,9 @@ mod tests {
         assert_eq!((trouble.text.as_str(), trouble.refused), ("broker a:1 does not answer: Connection refused", false));
         status.answered();
         assert_eq!(status.trouble(), None);
+        status
+            .failed(Code::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART, "clicks [1]: topic does not exist (Broker: Unknown topic or partition)");
+        let trouble = status.trouble().expect("in trouble");
+        assert_eq!((trouble.text.as_str(), trouble.gone), ("topic clicks is not there any more: broker a:1 knows no such topic", true));
     }
 }

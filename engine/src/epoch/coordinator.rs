@@ -14,6 +14,7 @@ use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 use crate::account::{Counts, NodeCounts};
+use crate::epoch::delivery::Delivery;
 use crate::epoch::manifest::{HotFile, Manifest, Section, StateEntry, StateFile, TableEntry};
 use crate::epoch::segment::Segment;
 use crate::epoch::store::Store;
@@ -69,6 +70,7 @@ pub struct Coordinator {
     layout: Arc<Layout>,
     store: Arc<dyn Store>,
     publisher: Option<Box<dyn Publisher>>,
+    delivery: Option<Delivery>,
     options: EpochOptions,
     shared: Arc<Shared>,
     names: Vec<SourceNames>,
@@ -81,6 +83,8 @@ pub struct Coordinator {
     retained: VecDeque<(u64, i64, BTreeSet<String>)>,
     whole_bytes: u64,
     delta_bytes: u64,
+    /// The last tick of the last epoch.
+    tick: u64,
 }
 
 /// The path of an epoch's manifest.
@@ -111,6 +115,7 @@ impl Coordinator {
             layout,
             store,
             publisher,
+            delivery: None,
             options,
             shared,
             manifest,
@@ -121,6 +126,7 @@ impl Coordinator {
             retained: VecDeque::new(),
             whole_bytes: 0,
             delta_bytes: 0,
+            tick: 0,
         };
         coordinator.retain_existing()?;
         let mut next = coordinator.manifest.clone();
@@ -129,6 +135,20 @@ impl Coordinator {
         coordinator.write(next, now_ms)?;
         coordinator.shared.full_state.store(rescaled, Ordering::Release);
         Ok(coordinator)
+    }
+
+    /// Where rows of sinks go from now on.
+    pub fn deliver_to(&mut self, delivery: Delivery) {
+        self.delivery = Some(delivery);
+    }
+
+    /// Looks whether delivery goes well, and pauses reading while too much waits to go out.
+    pub fn look(&mut self) -> Result<()> {
+        if let Some(delivery) = &mut self.delivery {
+            delivery.look()?;
+            self.shared.paused.store(delivery.is_full(), Ordering::Release);
+        }
+        Ok(())
     }
 
     /// The newest epoch.
@@ -155,20 +175,54 @@ impl Coordinator {
             || now_ms - self.published_at_ms >= self.options.publish_ms
             || self.unpublished.iter().flatten().map(|(_, batch)| batch.get_array_memory_size()).sum::<usize>()
                 >= self.options.publish_bytes;
-        if due && self.publish(kind != ControlKind::Cut, now_ms)? && kind != ControlKind::Cut {
-            // The last manifest names what was published, so that readers and the next start need no hot rows.
-            let mut next = self.manifest.clone();
-            next.epoch += 1;
-            self.write(next, now_ms)?;
+        let published = due && self.publish(kind != ControlKind::Cut, now_ms)?;
+        if kind != ControlKind::Cut {
+            if let Some(delivery) = &mut self.delivery {
+                delivery.finish()?;
+            }
+            if published || self.manifest.sinks.iter().any(|sink| !sink.sealed.is_empty()) {
+                self.write_published(now_ms)?;
+            }
         }
         self.shared.committed.fetch_add(1, Ordering::Release);
         Ok(Some(kind))
     }
 
+    /// The last epoch of a run: it names what was published and delivered, so that readers and the next start need no hot rows of any output. Its own row
+    /// of `tidemill.epochs` is all that is new.
+    fn write_published(&mut self, now_ms: i64) -> Result<()> {
+        let mut next = self.manifest.clone();
+        next.epoch += 1;
+        self.arrived(&mut next);
+        let epoch = next.epoch;
+        let counts = vec![Counts::default(); next.accounts.len()];
+        let row = system::epoch_batch(&next, &counts, self.tick, 0, now_ms)?;
+        let mut segment = Segment::new(format!("segments/{epoch:020}-{}.arrow", next.incarnation));
+        let mut added = None;
+        for (index, table) in next.tables.iter_mut().enumerate().filter(|(_, table)| table.folder == system::EPOCHS) {
+            let batch = plain(&row, &hot_schema(&table.schema))?;
+            let section = segment.append_batches(&batch.schema(), std::slice::from_ref(&batch))?;
+            table.hot.push(HotFile { epoch, section, rows: 1 });
+            added = Some((index, batch));
+        }
+        if !self.store.put_new(segment.path(), segment.bytes())? {
+            return Err(Error::failed(format!("{} exists already: two runs with one incarnation", segment.path())));
+        }
+        self.write(next, now_ms)?;
+        if let Some((index, batch)) = added
+            && let Some(waiting) = self.unpublished.get_mut(index)
+        {
+            waiting.push((epoch, batch));
+        }
+        Ok(())
+    }
+
     fn commit(&mut self, parts: Vec<Part>, kind: ControlKind, now_ms: i64) -> Result<()> {
+        self.tick = parts.iter().map(|part| part.tick).max().unwrap_or(self.tick);
         let mut next = self.manifest.clone();
         next.epoch += 1;
         next.ended = kind == ControlKind::End;
+        next.published_open |= next.ended;
         next.workers = self.workers;
         let epoch = next.epoch;
         let mut segment = Segment::new(format!("segments/{epoch:020}-{}.arrow", next.incarnation));
@@ -179,7 +233,18 @@ impl Coordinator {
         let bytes_before = segment.bytes().len();
         let whole = self.state(&mut next, &mut segment, &parts)?;
         let state_bytes = (segment.bytes().len() - bytes_before) as u64;
-        let changes = self.changes(&next, &parts, &counts, now_ms)?;
+        let (changes, outgoing) = self.changes(&next, &parts, &counts, now_ms)?;
+        self.arrived(&mut next);
+        let mut sealed = Vec::new();
+        for (index, (sink, batches)) in next.sinks.iter_mut().zip(outgoing).enumerate() {
+            let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
+            if rows > 0 {
+                let batch = concat_batches(&hot_schema(&sink.schema), &batches)?;
+                let section = segment.append_batches(&batch.schema(), std::slice::from_ref(&batch))?;
+                sink.sealed.push(HotFile { epoch, section, rows: rows as u64 });
+                sealed.push((index, batch));
+            }
+        }
         let mut added = Vec::with_capacity(changes.len());
         for (table, batches) in next.tables.iter_mut().zip(changes) {
             let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
@@ -196,6 +261,9 @@ impl Coordinator {
             return Err(Error::failed(format!("{} exists already: two runs with one incarnation", segment.path())));
         }
         self.write(next, now_ms)?;
+        if let Some(delivery) = self.delivery.as_mut().filter(|_| !sealed.is_empty()) {
+            delivery.send(epoch, sealed)?;
+        }
         for (waiting, batch) in self.unpublished.iter_mut().zip(added) {
             waiting.extend(batch.map(|batch| (epoch, batch)));
         }
@@ -207,6 +275,15 @@ impl Coordinator {
         let compact = self.delta_bytes > self.options.compact_ratio.saturating_mul(self.whole_bytes.max(1 << 20));
         self.shared.full_state.store(compact, Ordering::Release);
         Ok(())
+    }
+
+    /// Forgets rows of sinks that have arrived.
+    fn arrived(&self, next: &mut Manifest) {
+        let arrived = self.delivery.as_ref().map_or(0, Delivery::arrived);
+        for sink in &mut next.sinks {
+            sink.delivered = sink.sealed.iter().map(|sealed| sealed.epoch).filter(|epoch| *epoch <= arrived).fold(sink.delivered, u64::max);
+            sink.sealed.retain(|sealed| sealed.epoch > arrived);
+        }
     }
 
     fn positions(&self, next: &mut Manifest, parts: &[Part]) {
@@ -235,7 +312,7 @@ impl Coordinator {
         let mut epoch = Vec::with_capacity(next.accounts.len());
         for account in &mut next.accounts {
             let mut sum = Counts::default();
-            let source = self.flow.sources.iter().position(|each| each.name == account.source);
+            let source = self.flow.sources.iter().position(|each| (&each.name, each.reading) == (&account.source, account.reading));
             let output = self.flow.outputs.iter().position(|each| each.name == account.output);
             if let (Some(source), Some(output)) = (source, output) {
                 for (id, node) in nodes.iter().enumerate() {
@@ -281,13 +358,26 @@ impl Coordinator {
         Ok(whole)
     }
 
-    /// This epoch's changes of every table of the manifest, in the manifest's order: outputs first, then the engine's own.
-    fn changes(&self, next: &Manifest, parts: &[Part], counts: &[Counts], now_ms: i64) -> Result<Vec<Vec<RecordBatch>>> {
+    /// This epoch's changes of every table of the manifest, in the manifest's order (outputs first, then the engine's own), and of every
+    /// sink.
+    #[allow(clippy::type_complexity, reason = "two lists of the same kind")]
+    fn changes(
+        &self,
+        next: &Manifest,
+        parts: &[Part],
+        counts: &[Counts],
+        now_ms: i64,
+    ) -> Result<(Vec<Vec<RecordBatch>>, Vec<Vec<RecordBatch>>)> {
         let mut changes: Vec<Vec<RecordBatch>> = vec![Vec::new(); next.tables.len()];
+        let mut outgoing: Vec<Vec<RecordBatch>> = vec![Vec::new(); next.sinks.len()];
         let mut rows_out = 0;
         for (output, rows) in parts.iter().flat_map(|part| &part.outputs) {
-            if let (Some(slot), Some(table)) = (changes.get_mut(*output), next.tables.get(*output)) {
-                let schema = hot_schema(&table.schema);
+            let Some(spec) = self.flow.outputs.get(*output) else { continue };
+            // Tables and sinks stand in the manifest in the order of their outputs.
+            let place = self.flow.outputs.iter().take(*output).filter(|each| each.delivered == spec.delivered).count();
+            let to = if spec.delivered { outgoing.get_mut(place) } else { changes.get_mut(place) };
+            if let Some(slot) = to {
+                let schema = hot_schema(&spec.schema);
                 for rows in rows.iter().filter(|rows| !rows.is_empty()) {
                     rows_out += rows.len() as i64;
                     slot.push(weighted(rows, &schema)?);
@@ -302,15 +392,12 @@ impl Coordinator {
                 system::DEAD_LETTERS if !dead.is_empty() => dead_letter_batch(&dead, &self.names)?,
                 system::LATE_EVENTS if !late.is_empty() => late_event_batch(&late, &self.names)?,
                 system::ACCOUNTING => system::accounting_batch(next, counts)?,
-                system::EPOCHS => {
-                    let ticks = parts.iter().map(|part| part.tick).max().unwrap_or(0);
-                    system::epoch_batch(next, counts, ticks, rows_out, now_ms)?
-                }
+                system::EPOCHS => system::epoch_batch(next, counts, self.tick, rows_out, now_ms)?,
                 _ => continue,
             };
             slot.push(plain(&batch, &hot_schema(&table.schema))?);
         }
-        Ok(changes)
+        Ok((changes, outgoing))
     }
 
     /// Writes a manifest: the commit. An existing one with our incarnation is ours (an unknown outcome), another's fences us out.
@@ -407,7 +494,8 @@ fn nodes_of(part: &Part) -> impl Iterator<Item = (usize, &NodeCounts)> {
 fn files_of(manifest: &Manifest) -> BTreeSet<String> {
     let state = manifest.state.iter().flat_map(|entry| &entry.chain).flat_map(|file| file.upserts.iter().chain(&file.deletes));
     let hot = manifest.tables.iter().flat_map(|table| &table.hot).map(|hot| &hot.section);
-    state.chain(hot).chain(&manifest.journal).map(|section: &Section| section.file.clone()).collect()
+    let sealed = manifest.sinks.iter().flat_map(|sink| &sink.sealed).map(|sealed| &sealed.section);
+    state.chain(hot).chain(sealed).chain(&manifest.journal).map(|section: &Section| section.file.clone()).collect()
 }
 
 fn write_changes(segment: &mut Segment, entry: &StateEntry, changes: &Changes, epoch: u64, worker: usize) -> Result<Option<StateFile>> {

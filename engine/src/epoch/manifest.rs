@@ -60,10 +60,16 @@ pub struct Manifest {
     pub state: Vec<StateEntry>,
     /// Output tables, the engine's own included.
     pub tables: Vec<TableEntry>,
+    /// Outputs that go to sinks.
+    #[serde(default)]
+    pub sinks: Vec<SinkEntry>,
     /// The ticks of this epoch.
     pub journal: Option<Section>,
     /// The last epoch was the clean end of a bounded run.
     pub ended: bool,
+    /// Some bounded run has ended: tables may hold results of windows that are still open.
+    #[serde(default)]
+    pub published_open: bool,
 }
 
 /// One output's plan.
@@ -73,6 +79,9 @@ pub struct PlanEntry {
     pub output: String,
     /// Hash of its plan.
     pub hash: String,
+    /// The reading of its sources that it belongs to: 0, or another if it was added later.
+    #[serde(default)]
+    pub reading: u32,
 }
 
 /// A source and its partitions.
@@ -80,6 +89,9 @@ pub struct PlanEntry {
 pub struct SourceEntry {
     /// The source's name.
     pub name: String,
+    /// Which reading of it; see `SourceSpec`.
+    #[serde(default)]
+    pub reading: u32,
     /// Its topic.
     pub topic: String,
     /// The broker's id of the topic, so that a topic made anew is noticed.
@@ -157,6 +169,19 @@ pub struct TableEntry {
     pub covered: u64,
     /// Changes after it, oldest first.
     pub hot: Vec<HotFile>,
+}
+
+/// What goes out to a sink: one INSERT.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SinkEntry {
+    /// The output's name.
+    pub name: String,
+    /// Its columns.
+    pub schema: Schema,
+    /// The last epoch with rows that is known to have arrived; 0: none.
+    pub delivered: u64,
+    /// Rows of later epochs, oldest first. They may have arrived too; the sink itself knows.
+    pub sealed: Vec<HotFile>,
 }
 
 /// Changes of one table in one epoch: its columns and `_weight` (Int64), as an Arrow IPC stream.

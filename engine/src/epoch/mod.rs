@@ -4,6 +4,7 @@
 //! happens, `recover` the way back. The rules, each with what breaks without it, are in ARCHITECTURE.md under "Epochs".
 
 pub mod coordinator;
+pub mod delivery;
 pub mod manifest;
 pub mod recover;
 pub mod segment;

@@ -9,12 +9,12 @@ use arrow::array::RecordBatch;
 
 use crate::account::{Account, Counts};
 use crate::epoch::coordinator::{epoch_of, manifest_path};
-use crate::epoch::manifest::{FORMAT, Manifest, PlanEntry, SourceEntry, StateEntry, TableEntry};
+use crate::epoch::manifest::{FORMAT, Manifest, PlanEntry, SinkEntry, SourceEntry, StateEntry, TableEntry};
 use crate::epoch::segment::read_batches;
 use crate::epoch::store::Store;
 use crate::epoch::system;
 use crate::error::{Error, Result};
-use crate::graph::{Dataflow, NodeKind};
+use crate::graph::{Dataflow, Layout, NodeKind, OutputSpec};
 use crate::hash::{HASH_ID, key_group, owner};
 use crate::source::Position;
 use crate::state::{Changes, Merge, TableSpec};
@@ -51,21 +51,23 @@ pub struct Identity {
     pub workers: usize,
 }
 
-/// Epoch 0 of a new pipeline: positions, empty accounts, empty tables.
+/// Epoch 0 of a new pipeline: positions, empty accounts, empty tables. `sources` are those of the dataflow, in its order.
 pub fn create(flow: &Dataflow, identity: &Identity, uuid: String, sources: Vec<SourceEntry>) -> Result<Manifest> {
-    let layout = crate::graph::Layout::of(flow)?;
+    let layout = Layout::of(flow)?;
     let mut accounts = Vec::new();
     for (id, node) in flow.nodes.iter().enumerate() {
         let NodeKind::Source(source) = node.kind else { continue };
         for output in layout.outputs.get(id).into_iter().flatten() {
             if let (Some(source), Some(output)) = (flow.sources.get(source), flow.outputs.get(*output)) {
-                accounts.push(Account { source: source.name.clone(), output: output.name.clone(), counts: Counts::default() });
+                let (source, reading) = (source.name.clone(), source.reading);
+                accounts.push(Account { source, reading, output: output.name.clone(), counts: Counts::default() });
             }
         }
     }
     let mut tables: Vec<TableEntry> = flow
         .outputs
         .iter()
+        .filter(|output| !output.delivered)
         .map(|output| TableEntry {
             name: output.name.clone(),
             folder: format!("tables/{}", output.name),
@@ -79,6 +81,13 @@ pub fn create(flow: &Dataflow, identity: &Identity, uuid: String, sources: Vec<S
         })
         .collect();
     tables.extend(system::entries());
+    let delivered = flow.outputs.iter().filter(|output| output.delivered);
+    let sinks = delivered.map(|output| SinkEntry {
+        name: output.name.clone(),
+        schema: output.schema.as_ref().clone(),
+        delivered: 0,
+        sealed: Vec::new(),
+    });
     Ok(Manifest {
         format: FORMAT,
         epoch: 0,
@@ -95,14 +104,64 @@ pub fn create(flow: &Dataflow, identity: &Identity, uuid: String, sources: Vec<S
         accounts,
         state: state_entries(flow)?,
         tables,
+        sinks: sinks.collect(),
         journal: None,
         ended: false,
+        published_open: false,
+    })
+}
+
+/// The manifest to go on from: what `known` says, in the order of the dataflow (statements of a file may move), with an empty place for
+/// each output and reading that was not there before. `sources` are those of the dataflow, as they stand now.
+pub fn go_on(flow: &Dataflow, identity: &Identity, known: Manifest, sources: Vec<SourceEntry>) -> Result<Manifest> {
+    let mut next = create(flow, identity, known.uuid.clone(), sources)?;
+    for (entry, watermark) in next.sources.iter().zip(&mut next.watermarks) {
+        let before = known.sources.iter().position(|each| (&each.name, each.reading) == (&entry.name, entry.reading));
+        *watermark = before.and_then(|index| known.watermarks.get(index).copied()).flatten();
+    }
+    for account in &mut next.accounts {
+        let same = |each: &&Account| (&each.source, each.reading, &each.output) == (&account.source, account.reading, &account.output);
+        account.counts = known.accounts.iter().find(same).map_or_else(Counts::default, |before| before.counts);
+    }
+    for entry in &mut next.state {
+        if let Some(before) = known.state.iter().find(|each| (&each.operator, &each.table) == (&entry.operator, &entry.table)) {
+            *entry = before.clone();
+        }
+    }
+    let lost =
+        known.state.iter().find(|each| next.state.iter().all(|entry| (&entry.operator, &entry.table) != (&each.operator, &each.table)));
+    if let Some(lost) = lost {
+        return Err(Error::refused(format!(
+            "state {} of operator {} has no place in the plan: run it with the version that wrote it ({}), or start afresh with --reset",
+            lost.table, lost.operator, known.build
+        )));
+    }
+    for entry in &mut next.tables {
+        if let Some(before) = known.tables.iter().find(|each| each.folder == entry.folder) {
+            *entry = before.clone();
+        }
+    }
+    for entry in &mut next.sinks {
+        if let Some(before) = known.sinks.iter().find(|each| each.name == entry.name) {
+            *entry = before.clone();
+        }
+    }
+    // The worker count stays the old one: it says how the state was split.
+    Ok(Manifest {
+        epoch: known.epoch,
+        workers: known.workers,
+        committed_at_ms: known.committed_at_ms,
+        journal: known.journal,
+        ended: known.ended,
+        published_open: known.published_open,
+        ..next
     })
 }
 
 /// The plan's entries.
 pub fn plan_of(flow: &Dataflow) -> Vec<PlanEntry> {
-    flow.outputs.iter().map(|output| PlanEntry { output: output.name.clone(), hash: output.plan_hash.clone() }).collect()
+    let entry = |output: &OutputSpec| PlanEntry { output: output.name.clone(), hash: output.plan_hash.clone(), reading: output.reading };
+    flow.outputs.iter().map(entry).collect()
 }
 
 fn state_entries(flow: &Dataflow) -> Result<Vec<StateEntry>> {
@@ -125,7 +184,7 @@ fn state_entries(flow: &Dataflow) -> Result<Vec<StateEntry>> {
     Ok(entries)
 }
 
-/// Refuses a pipeline whose plan is not the one its state was made by.
+/// Refuses a pipeline whose plan is not the one its state was made by. Outputs that are new are none of it.
 pub fn check_plan(flow: &Dataflow, manifest: &Manifest) -> Result<()> {
     let now = plan_of(flow);
     let advice = "write it under another name (SET pipeline), or start afresh with --reset";
@@ -146,14 +205,8 @@ pub fn check_plan(flow: &Dataflow, manifest: &Manifest) -> Result<()> {
             Some(_) => {}
         }
     }
-    if let Some(new) = now.iter().find(|each| !manifest.plan.iter().any(|entry| entry.output == each.output)) {
-        return Err(Error::refused(format!(
-            "pipeline {}: output {} is new; adding an output to running state is not supported yet: {advice}",
-            manifest.pipeline, new.output
-        )));
-    }
     for entry in &manifest.sources {
-        let source = flow.sources.iter().find(|source| source.name == entry.name);
+        let source = flow.sources.iter().find(|source| (&source.name, source.reading) == (&entry.name, entry.reading));
         match source {
             Some(source) if source.topic == entry.topic => {}
             Some(source) => {
@@ -254,6 +307,18 @@ pub fn hot_rows(store: &dyn Store, manifest: &Manifest) -> Result<Vec<Vec<(u64, 
             changes.extend(batches.into_iter().map(|batch| (hot.epoch, batch)));
         }
         all.push(changes);
+    }
+    Ok(all)
+}
+
+/// Rows of sinks that are not known to have arrived, by epoch: for each sink with rows its place among the manifest's and the rows.
+pub fn sealed_rows(store: &dyn Store, manifest: &Manifest) -> Result<BTreeMap<u64, Vec<(usize, RecordBatch)>>> {
+    let mut all: BTreeMap<u64, Vec<(usize, RecordBatch)>> = BTreeMap::new();
+    for (sink, entry) in manifest.sinks.iter().enumerate() {
+        for sealed in &entry.sealed {
+            let (_, batches) = read_batches(&store.get_section(&sealed.section)?)?;
+            all.entry(sealed.epoch).or_default().extend(batches.into_iter().map(|batch| (sink, batch)));
+        }
     }
     Ok(all)
 }

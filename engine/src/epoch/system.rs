@@ -96,12 +96,13 @@ pub fn accounting_batch(manifest: &Manifest, counts: &[Counts]) -> Result<Record
 
 /// This epoch's row of `tidemill.epochs`.
 pub fn epoch_batch(manifest: &Manifest, counts: &[Counts], tick: u64, rows_out: i64, now_ms: i64) -> Result<RecordBatch> {
-    // Every output of a source counts the same records in: one account a source is enough.
-    let mut seen: Vec<&str> = Vec::new();
+    // Every output of a reading counts the same records in: one account a reading is enough.
+    let mut seen: Vec<(&str, u32)> = Vec::new();
     let mut rows_in = 0;
     for (account, counts) in manifest.accounts.iter().zip(counts) {
-        if !seen.contains(&account.source.as_str()) {
-            seen.push(&account.source);
+        let reading = (account.source.as_str(), account.reading);
+        if !seen.contains(&reading) {
+            seen.push(reading);
             rows_in += counts.rows_in;
         }
     }

@@ -220,11 +220,13 @@ fn start(store: &dyn Store, flow: &Dataflow, identity: &Identity, log: &Log) -> 
     match newest(store)? {
         Some(found) => {
             crate::epoch::recover::check_plan(flow, &found)?;
-            Ok(Manifest { incarnation: identity.incarnation.clone(), ..found })
+            let sources = found.sources.clone();
+            crate::epoch::recover::go_on(flow, identity, found, sources)
         }
         None => {
             let sources = flow.sources.iter().enumerate().map(|(source, spec)| SourceEntry {
                 name: spec.name.clone(),
+                reading: spec.reading,
                 topic: spec.topic.clone(),
                 topic_id: None,
                 partitions: log.partitions(source).map(|partition| Position::new(partition, 0)).collect(),

@@ -48,6 +48,10 @@ pub struct Shared {
     pub committed: AtomicU64,
     /// Someone failed: everybody ends.
     pub failed: AtomicBool,
+    /// So much waits to go out to sinks that nothing is read.
+    pub paused: AtomicBool,
+    /// Bytes of rows for sinks that no epoch has taken yet.
+    pub sink_bytes: AtomicU64,
     /// The next cut writes all state anew (a restart with other workers, a chain grown long).
     pub full_state: AtomicBool,
     /// Records read.
@@ -84,13 +88,22 @@ pub struct WorkerOptions {
     pub tick_us_max: i64,
     /// The run ends at the sources' end offsets.
     pub bounded: bool,
+    /// An epoch is cut early when rows for sinks have this many bytes: one transaction carries them all.
+    pub sink_bytes_per_epoch_max: u64,
     /// Bytes of state of all workers together; more ends the run.
     pub state_bytes_max: u64,
 }
 
 impl Default for WorkerOptions {
     fn default() -> Self {
-        Self { read: ReadOptions::default(), epoch_us: 1_000_000, tick_us_max: 20_000, bounded: false, state_bytes_max: u64::MAX }
+        Self {
+            read: ReadOptions::default(),
+            epoch_us: 1_000_000,
+            tick_us_max: 20_000,
+            bounded: false,
+            sink_bytes_per_epoch_max: 64 << 20,
+            state_bytes_max: u64::MAX,
+        }
     }
 }
 
@@ -171,7 +184,7 @@ pub struct Setup {
 impl Worker {
     /// A worker whose operators are fresh; `nodes_mut` gives them their state back.
     pub fn new(setup: Setup) -> Result<Self> {
-        let nodes = setup.flow.nodes.iter().map(NodeRun::new).collect::<Result<Vec<_>>>()?;
+        let nodes = setup.flow.nodes.iter().map(|node| NodeRun::new(node, &setup.flow)).collect::<Result<Vec<_>>>()?;
         let stages = setup.layout.stages.len();
         let mut sealed = setup.sealed;
         sealed.resize(setup.flow.sources.len(), None);
@@ -267,8 +280,9 @@ impl Worker {
         }
         let mut rows: Vec<Vec<crate::rows::Rows>> = Vec::with_capacity(self.readers.len());
         let mut reason = false;
+        let paused = self.shared.paused.load(Ordering::Acquire);
         for (source, reader) in self.readers.iter_mut().enumerate() {
-            let Some(reader) = reader else {
+            let Some(reader) = reader.as_mut().filter(|_| !paused) else {
                 rows.push(Vec::new());
                 continue;
             };
@@ -330,7 +344,7 @@ impl Worker {
             ControlKind::End
         } else if self.shared.stop.load(Ordering::Acquire) || self.shared.again.load(Ordering::Acquire) {
             ControlKind::Stop
-        } else if now.saturating_sub(self.cut_at) >= self.options.epoch_us && idle {
+        } else if idle && (now.saturating_sub(self.cut_at) >= self.options.epoch_us || self.sinks_are_full()) {
             ControlKind::Cut
         } else {
             return;
@@ -342,6 +356,10 @@ impl Worker {
         self.cut_at = now;
         self.cuts_announced += 1;
         self.control = Some(Control { at: tick + RUN_AHEAD, kind });
+    }
+
+    fn sinks_are_full(&self) -> bool {
+        self.shared.sink_bytes.load(Ordering::Relaxed) >= self.options.sink_bytes_per_epoch_max
     }
 
     fn run_later_stage(&mut self, stage: usize, tick: u64) -> Result<()> {
@@ -364,9 +382,17 @@ impl Worker {
     /// Everybody's word on tick `tick` is here: the minima are what floors are taken from.
     fn seal(&mut self, tick: u64, messages: &[Message]) {
         let mut minima = self.sealed.back().map(|(_, minima)| minima.clone()).unwrap_or_default();
-        for (source, sealed) in minima.iter_mut().enumerate() {
-            let minimum = messages.iter().map(|message| message.minima.get(source).copied().flatten()).fold(None, least);
-            *sealed = (*sealed).max(minimum);
+        let word = |source: usize| messages.iter().map(|message| message.minima.get(source).copied().flatten()).fold(None, least);
+        let words: Vec<Watermark> = (0..minima.len()).map(word).collect();
+        for (sealed, word) in minima.iter_mut().zip(&words) {
+            *sealed = (*sealed).max(*word);
+        }
+        // A source that is idle altogether lets pass what the sources it meets have reached: it holds up no join. Its next rows are
+        // judged by that, which is their floor.
+        for source in (0..minima.len()).filter(|source| words[*source].is_none()) {
+            let others = self.layout.meets.get(source).into_iter().flatten().filter(|other| words[**other].is_some());
+            let reached = others.map(|other| minima[*other]).fold(None, least);
+            minima[source] = minima[source].max(reached);
         }
         let watermark = minima.iter().copied().flatten().min().unwrap_or(i64::MIN);
         self.sealed.push_back((tick, minima));

@@ -2,7 +2,8 @@
 //!
 //! Always: a partition's watermark is a function of its own rows; rows further in the future than allowed move nothing and become
 //! dead letters; an idle partition is polled again only once the tick before is sealed everywhere, because the sealed minimum is
-//! its floor. Steering: a partition more than `drift_max_us` of event time ahead of the slowest active one is not polled.
+//! its floor. A record that can't be read is a letter of the source's first reading only: a later one reads the same log.
+//! Steering: a partition more than `drift_max_us` of event time ahead of the slowest active one is not polled.
 
 use arrow::array::{Array, AsArray, BooleanArray};
 use arrow::datatypes::TimestampMicrosecondType;
@@ -185,7 +186,10 @@ impl Reader {
         let counts = out.counts.of(self.source);
         counts.rows_in += read.records as i64;
         counts.dead += read.dead.len() as i64;
-        out.dead.extend(read.dead.into_iter().map(|letter| DeadLetter { source: self.source, ..letter }));
+        let letters = self.spec.letters;
+        if letters {
+            out.dead.extend(read.dead.into_iter().map(|letter| DeadLetter { source: self.source, ..letter }));
+        }
         position.next = read.next;
         position.rows += read.records;
         let rows = read.batch.num_rows();
@@ -225,7 +229,7 @@ impl Reader {
         }
         counts.dead += ahead.len() as i64;
         let limit = self.spec.future_max_us.unwrap_or_default();
-        for row in &ahead {
+        for row in ahead.iter().filter(|_| letters) {
             out.dead.push(from_the_future(&rows, *row, limit)?);
         }
         let mut mask = vec![true; rows.len()];

@@ -4,11 +4,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use arrow::array::UInt32Array;
+use arrow::array::{Array, ArrayRef, UInt32Array};
 
 use crate::account::Fate;
 use crate::error::Result;
-use crate::graph::{Node, NodeId, NodeKind, OutputId};
+use crate::graph::{Dataflow, Node, NodeId, NodeKind, OutputId};
 use crate::hash::{hash_columns, key_group, owner};
 use crate::letter::{DeadLetter, LateEvent};
 use crate::operator::{Operator, Output};
@@ -29,6 +29,8 @@ pub(super) struct NodeRun {
     outgoing: Vec<Vec<Rows>>,
     /// A sink's rows since the last cut.
     gathered: Vec<Rows>,
+    /// Bytes of them, if they go out to a sink; a table's are not counted.
+    gathered_bytes: Option<u64>,
     dead: Vec<(Option<OutputId>, DeadLetter)>,
     late: Vec<(OutputId, LateEvent)>,
 }
@@ -41,7 +43,8 @@ struct Port {
 }
 
 impl NodeRun {
-    pub(super) fn new(node: &Node) -> Result<Self> {
+    pub(super) fn new(node: &Node, flow: &Dataflow) -> Result<Self> {
+        let delivered = matches!(node.kind, NodeKind::Sink(output) if flow.outputs.get(output).is_some_and(|output| output.delivered));
         let operator = match &node.kind {
             NodeKind::Operator(make) => Some(make()?),
             _ => None,
@@ -54,6 +57,7 @@ impl NodeRun {
             output: Output::default(),
             outgoing: Vec::new(),
             gathered: Vec::new(),
+            gathered_bytes: delivered.then_some(0),
             dead: Vec::new(),
             late: Vec::new(),
         })
@@ -153,6 +157,11 @@ impl Worker {
             NodeKind::Sink(_) => {
                 for rows in rows.into_iter().flatten() {
                     node.output.counts.settle_all(Fate::Out, &rows.tokens, rows.len());
+                    if let Some(bytes) = &mut node.gathered_bytes {
+                        let more = bytes_of(&rows);
+                        *bytes += more;
+                        self.shared.sink_bytes.fetch_add(more, Ordering::Relaxed);
+                    }
                     node.gathered.push(Rows { origin: None, hashes: None, ..rows });
                 }
             }
@@ -216,6 +225,9 @@ impl Worker {
             self.part.late.append(&mut node.late);
             if let NodeKind::Sink(output) = node.kind {
                 self.part.outputs.push((output, std::mem::take(&mut node.gathered)));
+                if let Some(bytes) = &mut node.gathered_bytes {
+                    self.shared.sink_bytes.fetch_sub(std::mem::take(bytes), Ordering::Relaxed);
+                }
             }
             if let Some(operator) = node.operator.as_mut() {
                 let tables = operator.tables().len();
@@ -250,6 +262,12 @@ fn run_operator(node: &mut NodeRun, rows: Vec<Vec<Rows>>, watermark: Watermark, 
         Some(ControlKind::Cut | ControlKind::Stop) => operator.on_cut(&mut node.output),
         None => Ok(()),
     }
+}
+
+/// Bytes that rows take by themselves, not those of the buffers they share with others.
+fn bytes_of(rows: &Rows) -> u64 {
+    let of = |column: &ArrayRef| column.to_data().get_slice_memory_size().unwrap_or_else(|_| column.get_array_memory_size());
+    rows.batch.columns().iter().map(of).sum::<usize>() as u64
 }
 
 /// Sends each row to the owner of its key group.

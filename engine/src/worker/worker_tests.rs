@@ -55,6 +55,8 @@ fn flow(log: &Log, seen: &Arc<AtomicI64>, bytes: usize) -> Dataflow {
     let (log, seen) = (log.clone(), Arc::clone(seen));
     flow.sources.push(SourceSpec {
         name: "c".into(),
+        reading: 0,
+        letters: true,
         topic: "c".into(),
         schema: schema(),
         time: Some(TimeSpec { column: 0, delay_us: 0 }),
@@ -62,7 +64,16 @@ fn flow(log: &Log, seen: &Arc<AtomicI64>, bytes: usize) -> Dataflow {
         idle_after_us: 10_000,
         open: Arc::new(move || Ok(log.reader(0))),
     });
-    flow.outputs.push(OutputSpec { name: "t".into(), schema: schema(), key: vec![], visible: 1, plan_hash: String::new() });
+    flow.outputs.push(OutputSpec {
+        name: "t".into(),
+        delivered: false,
+        schema: schema(),
+        key: vec![],
+        visible: 1,
+        plan_hash: String::new(),
+        reading: 0,
+        behind_us: 0,
+    });
     let node = |id: &str, inputs, kind| Node { id: id.into(), inputs, kind };
     flow.nodes = vec![
         node("c", vec![], NodeKind::Source(0)),

@@ -95,6 +95,16 @@ pub(super) fn optional<T: ArrowNativeType>(data_type: &DataType, values: impl It
     fixed(data_type, values, Some(NullBuffer::from(valid)))
 }
 
+/// A column of integers from their 64 bits; what is above a narrower type's width is cut.
+pub(super) fn narrowed(data_type: &DataType, values: impl Iterator<Item = Option<i64>>) -> Result<ArrayRef> {
+    match data_type {
+        DataType::Int8 | DataType::UInt8 => optional(data_type, values.map(|value| value.map(|value| value as i8))),
+        DataType::Int16 | DataType::UInt16 => optional(data_type, values.map(|value| value.map(|value| value as i16))),
+        DataType::Int32 | DataType::UInt32 => optional(data_type, values.map(|value| value.map(|value| value as i32))),
+        _ => optional(data_type, values),
+    }
+}
+
 /// A BIGINT column without NULLs.
 pub(super) fn int64(values: impl Iterator<Item = i64>) -> ArrayRef {
     Arc::new(Int64Array::from_iter_values(values))

@@ -4,11 +4,14 @@
 //! of how they were split into partial states. Equal inputs give equal [`Accumulator::state`] bytes and equal result bits. Sums of
 //! floating point numbers are exact until they are rounded once (`exact`), sketches have a canonical form, hashes a fixed seed.
 //!
-//! What is not here: grouping keys, windows, expiry and storage (the operators map keys to slots `0..groups` and close them), and
-//! aggregates that depend on an order of rows (first, last, array_agg), whose states need the rows' identity.
+//! What is not here: grouping keys, windows, expiry and storage (the operators map keys to slots `0..groups` and close them), and the
+//! rows' identity, which the operators hand to aggregates that depend on an order of rows (`listing`).
 //!
 //! Called by the operators that group, window and pre-aggregate. To add an aggregate: its file, its line in [`accumulator`].
 
+mod bag;
+mod big;
+mod bits;
 mod boolean;
 mod bytes;
 mod columns;
@@ -23,7 +26,10 @@ pub mod hash;
 mod hyperloglog;
 mod intern;
 mod keys;
+mod listing;
+mod middle;
 mod multiset;
+mod pairs;
 mod percentile;
 mod rows;
 mod sets;
@@ -32,7 +38,11 @@ mod sum;
 mod variance;
 
 #[cfg(test)]
+mod listing_tests;
+#[cfg(test)]
 mod model;
+#[cfg(test)]
+mod pairs_tests;
 #[cfg(test)]
 mod tests;
 
@@ -42,6 +52,9 @@ use arrow::array::{ArrayRef, BooleanArray};
 use arrow::datatypes::DataType;
 use serde::{Deserialize, Serialize};
 use tidemill_engine::error::{Error, Result};
+
+pub use listing::{Finish, LIST_ROWS_MAX, Listing, Order};
+pub use pairs::Pair;
 
 /// Which aggregate. The planner chooses it; the argument's type is in [`Spec`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -76,6 +89,16 @@ pub enum Function {
     BoolAnd,
     /// `bool_or(x)`.
     BoolOr,
+    /// `bit_and(x)`.
+    BitAnd,
+    /// `bit_or(x)`.
+    BitOr,
+    /// `bit_xor(x)`.
+    BitXor,
+    /// Of two arguments, see `pairs`.
+    Pair(Pair),
+    /// Of rows in an order, or of different ones, see `listing`.
+    Listing(Listing),
     /// `approx_distinct(x)`, see `hyperloglog` for the error.
     ApproxDistinct,
     /// `approx_percentile_cont(quantile) WITHIN GROUP (ORDER BY x)`, see `percentile` for the error.
@@ -157,6 +180,12 @@ pub fn accumulator(spec: &Spec) -> Result<Box<dyn Accumulator>> {
         },
         Function::VarPop | Function::VarSamp | Function::StddevPop | Function::StddevSamp => variance::accumulator(spec),
         Function::BoolAnd | Function::BoolOr => boolean::accumulator(spec),
+        Function::BitAnd | Function::BitOr if spec.retracts => {
+            Err(Error::failed(format!("{} over rows that may be taken back was not planned as a listing", spec.function.name())))
+        }
+        Function::BitAnd | Function::BitOr | Function::BitXor => bits::accumulator(spec),
+        Function::Pair(pair) => pairs::accumulator(spec, *pair),
+        Function::Listing(listing) => listing::accumulator(spec, listing),
         Function::ApproxDistinct => hyperloglog::accumulator(spec),
         Function::ApproxPercentile { quantile } => percentile::accumulator(spec, *quantile),
     }
@@ -180,9 +209,19 @@ impl Function {
             Self::StddevSamp => "stddev_samp",
             Self::BoolAnd => "bool_and",
             Self::BoolOr => "bool_or",
+            Self::BitAnd => "bit_and",
+            Self::BitOr => "bit_or",
+            Self::BitXor => "bit_xor",
+            Self::Pair(pair) => pair.name(),
+            Self::Listing(listing) => listing.name(),
             Self::ApproxDistinct => "approx_distinct",
             Self::ApproxPercentile { .. } => "approx_percentile_cont",
         }
+    }
+
+    /// The argument is completed by the row's identity, see [`Listing::identity`].
+    pub fn wants_identity(&self) -> bool {
+        matches!(self, Self::Listing(listing) if listing.identity)
     }
 }
 

@@ -68,6 +68,11 @@ pub(super) fn expected(function: &Function, values: &[Value], total: i64, decima
         Function::AvgDistinct => average(&distinct, decimal),
         Function::VarPop | Function::StddevPop => deviation(values, 0, matches!(function, Function::StddevPop)),
         Function::VarSamp | Function::StddevSamp => deviation(values, 1, matches!(function, Function::StddevSamp)),
+        Function::BitAnd => bits(values, -1, |all, value| all & value),
+        Function::BitOr => bits(values, 0, |all, value| all | value),
+        Function::BitXor => bits(values, 0, |all, value| all ^ value),
+        // Tested beside their own models.
+        Function::Pair(_) | Function::Listing(_) => Expected::Fails,
         Function::ApproxPercentile { quantile } => {
             let mut sorted: Vec<&Value> = values.iter().collect();
             sorted.sort_by_key(|value| order(value, false));
@@ -83,6 +88,10 @@ pub(super) fn expected(function: &Function, values: &[Value], total: i64, decima
 
 fn whole(value: i128) -> Expected {
     Expected::Exactly(Some(Value::Whole(value)))
+}
+
+fn bits(values: &[Value], start: i128, fold: impl Fn(i128, i128) -> i128) -> Expected {
+    wholes(values).map_or(Expected::Fails, |values| whole(values.into_iter().fold(start, fold)))
 }
 
 fn wholes(values: &[Value]) -> Option<Vec<i128>> {

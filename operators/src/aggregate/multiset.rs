@@ -1,25 +1,20 @@
 //! `min` and `max` over input that retracts: every value of a group with its count, in order.
 //!
-//! One value in the slot, up to [`FEW_MAX`] in a sorted list, more in a B-tree: the extreme is always at an end.
+//! The values lie in bags (`bag`): the extreme is always at an end.
 
 use std::any::Any;
-use std::borrow::Borrow;
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::marker::PhantomData;
 
 use arrow::array::{Array, ArrayRef, BooleanArray};
 use arrow::datatypes::DataType;
 use tidemill_engine::error::Result;
 
+use super::bag::Bags;
 use super::bytes::{self, Bytes};
 use super::columns::{int64, list, list_column, list_type, required, typed, unlist};
 use super::keys::{Key, Width, Zero, width};
 use super::rows::visit;
 use super::{Accumulator, Function, Spec, same};
-
-/// Longest sorted list before a group's values become a tree.
-const FEW_MAX: usize = 32;
 
 pub(super) fn accumulator(spec: &Spec) -> Result<Box<dyn Accumulator>> {
     let input = spec.argument()?;
@@ -36,93 +31,6 @@ pub(super) fn accumulator(spec: &Spec) -> Result<Box<dyn Accumulator>> {
     }
 }
 
-/// The values of one group. A count may be negative while a retraction has come before its row; zero is never kept.
-#[derive(Default)]
-enum Bag<K> {
-    #[default]
-    Empty,
-    One(K, i64),
-    Few(Vec<(K, i64)>),
-    Many(BTreeMap<K, i64>),
-}
-
-impl<K: Ord> Bag<K> {
-    /// Adds to the count of a value; gives how many entries came (1), went (-1) or neither.
-    fn add<Q: Ord + ?Sized>(&mut self, value: &Q, weight: i64, own: impl FnOnce() -> K) -> isize
-    where
-        K: Borrow<Q>,
-    {
-        if weight == 0 {
-            return 0;
-        }
-        match self {
-            Self::Empty => *self = Self::One(own(), weight),
-            Self::One(held, count) if (*held).borrow() == value => {
-                *count += weight;
-                if *count == 0 {
-                    *self = Self::Empty;
-                    return -1;
-                }
-                return 0;
-            }
-            Self::One(..) => {
-                if let Self::One(held, count) = std::mem::take(self) {
-                    let pair = if held.borrow() < value { [(held, count), (own(), weight)] } else { [(own(), weight), (held, count)] };
-                    *self = Self::Few(Vec::from(pair));
-                }
-            }
-            Self::Few(list) => match list.binary_search_by(|(held, _)| held.borrow().cmp(value)) {
-                Ok(index) => {
-                    list[index].1 += weight;
-                    if list[index].1 == 0 {
-                        list.remove(index);
-                        return -1;
-                    }
-                    return 0;
-                }
-                Err(index) if list.len() < FEW_MAX => list.insert(index, (own(), weight)),
-                Err(_) => {
-                    let mut tree: BTreeMap<K, i64> = std::mem::take(list).into_iter().collect();
-                    tree.insert(own(), weight);
-                    *self = Self::Many(tree);
-                }
-            },
-            Self::Many(tree) => {
-                if let Some(count) = tree.get_mut(value) {
-                    *count += weight;
-                    if *count == 0 {
-                        tree.remove(value);
-                        return -1;
-                    }
-                    return 0;
-                }
-                match tree.entry(own()) {
-                    Entry::Vacant(free) => drop(free.insert(weight)),
-                    Entry::Occupied(mut held) => *held.get_mut() += weight,
-                }
-            }
-        }
-        1
-    }
-
-    fn iter(&self) -> impl DoubleEndedIterator<Item = (&K, i64)> {
-        let (one, few, many) = match self {
-            Self::Empty => (None, [].as_slice(), None),
-            Self::One(value, count) => (Some((value, *count)), [].as_slice(), None),
-            Self::Few(list) => (None, list.as_slice(), None),
-            Self::Many(tree) => (None, [].as_slice(), Some(tree)),
-        };
-        let many = many.into_iter().flat_map(|tree| tree.iter().map(|(value, &count)| (value, count)));
-        one.into_iter().chain(few.iter().map(|(value, count)| (value, *count))).chain(many)
-    }
-
-    fn extreme(&self, max: bool) -> Option<&K> {
-        let live = |(_, count): &(&K, i64)| *count > 0;
-        let found = if max { self.iter().rev().find(live) } else { self.iter().find(live) };
-        found.map(|(value, _)| value)
-    }
-}
-
 /// What the values are.
 trait Kind: Send + 'static {
     type Value: Ord + Clone + Send;
@@ -136,26 +44,6 @@ trait Kind: Send + 'static {
     fn array<'a>(data_type: &DataType, values: impl Iterator<Item = Option<&'a Self::Value>>) -> Result<ArrayRef>;
     /// Bytes of a value outside its entry.
     fn heap_bytes(value: &Self::Value) -> usize;
-}
-
-/// The bags of all groups and what they hold in all.
-struct Bags<V> {
-    slots: Vec<Bag<V>>,
-    entries: usize,
-    heap_bytes: usize,
-}
-
-impl<V: Ord> Bags<V> {
-    fn add<Q: Ord + ?Sized>(&mut self, group: usize, value: &Q, weight: i64, heap_bytes: usize, own: impl FnOnce() -> V)
-    where
-        V: Borrow<Q>,
-    {
-        match self.slots[group].add(value, weight, own) {
-            1 => (self.entries, self.heap_bytes) = (self.entries + 1, self.heap_bytes + heap_bytes),
-            -1 => (self.entries, self.heap_bytes) = (self.entries - 1, self.heap_bytes - heap_bytes),
-            _ => {}
-        }
-    }
 }
 
 struct Numbers<K>(PhantomData<fn() -> K>);
@@ -219,23 +107,18 @@ struct Multiset<K: Kind> {
 
 impl<K: Kind> Multiset<K> {
     fn new(spec: &Spec) -> Result<Self> {
-        let bags = Bags { slots: Vec::new(), entries: 0, heap_bytes: 0 };
+        let bags = Bags::default();
         Ok(Self { bags, max: spec.function == Function::Max, input: spec.argument()?.clone(), output: spec.output.clone() })
     }
 }
 
 impl<K: Kind> Accumulator for Multiset<K> {
     fn resize(&mut self, groups: usize) {
-        if groups > self.bags.slots.len() {
-            self.bags.slots.resize_with(groups, Bag::default);
-        }
+        self.bags.resize(groups);
     }
 
     fn clear(&mut self, group: usize) {
-        for (value, _) in std::mem::take(&mut self.bags.slots[group]).iter() {
-            self.bags.entries -= 1;
-            self.bags.heap_bytes -= K::heap_bytes(value);
-        }
+        self.bags.clear(group, K::heap_bytes);
     }
 
     fn update(
@@ -288,9 +171,7 @@ impl<K: Kind> Accumulator for Multiset<K> {
     }
 
     fn bytes(&self) -> usize {
-        // Lists and tree nodes are about two thirds full.
-        let entry = size_of::<(K::Value, i64)>() * 3 / 2;
-        self.bags.slots.capacity() * size_of::<Bag<K::Value>>() + self.bags.entries * entry + self.bags.heap_bytes
+        self.bags.bytes()
     }
 
     fn as_any(&self) -> &dyn Any {

@@ -365,6 +365,13 @@ fn booleans() {
 }
 
 #[test]
+fn bits() {
+    check_all(Function::BitXor, INTS.to_vec(), Clone::clone, &BOTH);
+    check_all(Function::BitAnd, INTS.to_vec(), Clone::clone, &[false]);
+    check_all(Function::BitOr, INTS.to_vec(), Clone::clone, &[false]);
+}
+
+#[test]
 fn approximate_counts() {
     check_all(Function::ApproxDistinct, any_type(), |_| DataType::Int64, &[false]);
 }

@@ -11,6 +11,7 @@ use arrow::array::{Array, ArrayRef, BinaryBuilder, BooleanArray, Float64Array};
 use arrow::datatypes::DataType;
 use tidemill_engine::error::Result;
 
+use super::big::multiply;
 use super::columns::{binary_column, doubles, int64, int64_column, required, typed};
 use super::exact::{Cell, Digits, Pool, decompose};
 use super::exact_codec::{encode, merge};
@@ -97,24 +98,6 @@ fn variance(sum: &Digits, squares: &Digits, count: u64, divisors: [u64; 2]) -> f
         *lowest |= 1;
     }
     Digits::trimmed(false, low, digits).quotient(1)
-}
-
-/// Schoolbook product in base 2^32; both factors are a few digits long.
-fn multiply(a: &[u32], b: &[u32]) -> Vec<u32> {
-    let mut product = vec![0_u32; a.len() + b.len()];
-    for (shift, &x) in a.iter().enumerate() {
-        let mut carry = 0_u64;
-        let mut others = b.iter();
-        for digit in product.iter_mut().skip(shift) {
-            let factor = others.next();
-            if factor.is_none() && carry == 0 {
-                break;
-            }
-            let total = u64::from(x) * u64::from(factor.copied().unwrap_or(0)) + u64::from(*digit) + carry;
-            (*digit, carry) = (total as u32, total >> 32);
-        }
-    }
-    product
 }
 
 /// Divides in place; true if something is left over.

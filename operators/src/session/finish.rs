@@ -271,12 +271,13 @@ impl Final {
             for (time, slot) in timers {
                 let Some(span) = self.span(slot).filter(|_| self.infos[slot as usize].timer == time) else { continue };
                 let (end, until) = (span.last.saturating_add(self.maker.plan.gap_us), self.kept_until(span.last));
+                let latest = self.maker.plan.latest;
                 let info = &mut self.infos[slot as usize];
-                if !info.published && end <= watermark {
+                if !info.published && end <= watermark && !latest {
                     info.published = true;
                     due.push((info.key, span));
                 }
-                info.timer = if !info.published { end } else { until };
+                info.timer = if !info.published && !latest { end } else { until };
                 if info.timer <= watermark {
                     expired.push(slot);
                     info.timer = Micros::MAX;
@@ -310,7 +311,28 @@ impl Final {
     /// Merges and publishes everything that changed.
     fn publish_changes(&mut self, out: &mut Output) -> Result<()> {
         let touched = self.merge(out)?;
-        self.publish(&touched, out)
+        if !self.maker.plan.latest {
+            return self.publish(&touched, out);
+        }
+        let mut keys: Vec<u32> = touched.iter().map(|(key, _)| *key).collect();
+        keys.dedup();
+        let (mut passed, mut latest) = (Vec::new(), Vec::new());
+        for key in keys {
+            let Some((last, earlier)) = self.store.lists.get(key as usize).and_then(|spans| spans.as_slice().split_last()) else {
+                continue;
+            };
+            let published = |span: &Span| self.infos.get(span.slot as usize).is_some_and(|info| info.published);
+            passed.extend(earlier.iter().filter(|span| published(span)).map(|span| (key, *span)));
+            if !published(last) {
+                latest.push((key, *last));
+            }
+        }
+        self.emit(&passed, -1, Tokens::none(), out)?;
+        for (_, span) in &passed {
+            self.infos[span.slot as usize].published = false;
+            self.mark(span.slot);
+        }
+        self.publish(&latest, out)
     }
 }
 
@@ -356,6 +378,9 @@ impl Operator for Final {
 
     fn on_end(&mut self, out: &mut Output) -> Result<()> {
         self.publish_changes(out)?;
+        if self.maker.plan.latest {
+            return Ok(());
+        }
         let lists = (0..).zip(&self.store.lists).flat_map(|(key, spans)| spans.as_slice().iter().map(move |span| (key, *span)));
         let open: Vec<(u32, Span)> = lists.filter(|(_, span)| !self.infos[span.slot as usize].published).collect();
         self.publish(&open, out)

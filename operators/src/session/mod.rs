@@ -5,6 +5,7 @@
 //!
 //! Always: a row's own window is `[ts, ts + gap)`, by which it is judged late; state stays until the watermark passes last + 2 gap +
 //! lateness, since until then a row may be in time and join. Inputs that retract are refused: a session can't be split again.
+//! With `latest` a key has one result, its latest session: what `state_ttl` makes of a GROUP BY without windows.
 
 mod finish;
 mod partial;
@@ -59,6 +60,9 @@ pub struct Sessions {
     pub sources: Vec<SourceId>,
     /// When results go out.
     pub emit: Emit,
+    /// Only the latest session of each key is a result (`state_ttl`); needs `Emit::Changes`. What was published of a session whose
+    /// state is gone is replaced by its key's next session without being retracted: for keyed outputs only.
+    pub latest: bool,
 }
 
 impl Sessions {
@@ -101,6 +105,9 @@ impl Maker {
     fn new(plan: Arc<Sessions>) -> Result<Self> {
         if plan.calls.iter().any(|call| call.spec.retracts) {
             return Err(Error::refused("sessions over results that may be revised are not supported"));
+        }
+        if plan.latest && plan.emit != Emit::Changes {
+            return Err(Error::failed("the latest session of a key is published each epoch"));
         }
         let (codec, specs) = (Arc::new(KeyCodec::new(plan.key_fields()?)?), plan.calls.iter().map(|call| call.spec.clone()).collect());
         Ok(Self { plan, codec, specs })
@@ -154,7 +161,8 @@ impl Maker {
         for (call, kept) in self.plan.calls.iter().zip(&mut store.states.calls) {
             let one = |index: usize| -> Result<ArrayRef> { pick(&column(index)?, indices.as_ref()) };
             let filter: Option<BooleanArray> = call.filter.map(|index| as_filter(&one(index)?)).transpose()?;
-            kept.update(&slots, call.argument.map(one).transpose()?.as_ref(), filter.as_ref(), None)?;
+            let argument = call.argument_of(rows)?.map(|column| pick(&column, indices.as_ref())).transpose()?;
+            kept.update(&slots, argument.as_ref(), filter.as_ref(), None)?;
         }
         store.settle_merges(self.states()?)
     }

@@ -15,6 +15,7 @@ struct Case {
     lateness: i64,
     keys: Vec<usize>,
     emit: Emit,
+    latest: bool,
 }
 
 const FUNCTIONS: [Function; 4] = [Function::CountStar, Function::Sum, Function::Min, Function::Max];
@@ -42,6 +43,7 @@ fn sessions(case: &Case) -> Arc<Sessions> {
         output: Arc::new(Schema::new(fields)),
         sources: vec![0],
         emit: case.emit,
+        latest: case.latest,
     })
 }
 
@@ -60,7 +62,8 @@ fn model(case: &Case, log: &[Record], published: &dyn Fn(i64) -> bool) -> (Resul
     let mut results = Results::new();
     for (key, mut rows) in keys {
         rows.sort();
-        for session in rows.chunk_by(|left, right| right.0 - left.0 <= case.gap) {
+        let all = rows.chunk_by(|left, right| right.0 - left.0 <= case.gap);
+        for session in all.skip(if case.latest { rows.chunk_by(|left, right| right.0 - left.0 <= case.gap).count() - 1 } else { 0 }) {
             let (start, end) = (session[0].0, session[session.len() - 1].0 + case.gap);
             if published(end) {
                 let values: Vec<i64> = session.iter().filter_map(|row| row.1).collect();
@@ -81,35 +84,48 @@ fn model(case: &Case, log: &[Record], published: &dyn Fn(i64) -> bool) -> (Resul
     (results, late)
 }
 
+fn run(case: &Case, seeds: u64) {
+    let plan = sessions(case);
+    for seed in 0..seeds {
+        drive(
+            &Subject {
+                name: &format!("{case:?}"),
+                make: &|workers| {
+                    let input = if workers == 1 { Input::Raw } else { Input::Partials };
+                    let partial = || Box::new(Partial::new(Arc::clone(&plan)).expect("a partial")) as Box<dyn Operator>;
+                    let last = || Box::new(Final::new(Arc::clone(&plan), input).expect("a final")) as Box<dyn Operator>;
+                    ((0..if workers == 1 { 0 } else { workers }).map(|_| partial()).collect(), (0..workers).map(|_| last()).collect())
+                },
+                workers: &[1, 2, 3, 4],
+                holds_none: !case.latest,
+                publishes: match (case.latest, case.emit) {
+                    (true, _) => Publishes::EachEpochByKey(case.keys.len()),
+                    (false, Emit::Changes) => Publishes::EachEpoch,
+                    (false, Emit::Final) => Publishes::AtWatermark,
+                },
+                model: &|log, published| model(case, log, published),
+            },
+            seed,
+        );
+    }
+}
+
 #[test]
 fn any_run_equals_the_model() {
     for keys in [vec![0], vec![1], vec![0, 1], vec![]] {
         for (gap, lateness) in [(3, 0), (3, 20), (12, 4), (40, 0), (1, 2)] {
             for emit in [Emit::Final, Emit::Changes] {
-                let case = Case { gap, lateness, keys: keys.clone(), emit };
-                let plan = sessions(&case);
-                for seed in 0..4 * SEEDS {
-                    drive(
-                        &Subject {
-                            name: &format!("{case:?}"),
-                            make: &|workers| {
-                                let input = if workers == 1 { Input::Raw } else { Input::Partials };
-                                let partial = || Box::new(Partial::new(Arc::clone(&plan)).expect("a partial")) as Box<dyn Operator>;
-                                let last = || Box::new(Final::new(Arc::clone(&plan), input).expect("a final")) as Box<dyn Operator>;
-                                (
-                                    (0..if workers == 1 { 0 } else { workers }).map(|_| partial()).collect(),
-                                    (0..workers).map(|_| last()).collect(),
-                                )
-                            },
-                            workers: &[1, 2, 3, 4],
-                            holds_none: true,
-                            publishes: if case.emit == Emit::Changes { Publishes::EachEpoch } else { Publishes::AtWatermark },
-                            model: &|log, published| model(&case, log, published),
-                        },
-                        seed,
-                    );
-                }
+                run(&Case { gap, lateness, keys: keys.clone(), emit, latest: false }, 4 * SEEDS);
             }
+        }
+    }
+}
+
+#[test]
+fn the_latest_session_of_a_key_replaces_the_one_before() {
+    for keys in [vec![0], vec![0, 1], vec![]] {
+        for (gap, lateness) in [(3, 0), (3, 20), (12, 4), (40, 0), (0, 2)] {
+            run(&Case { gap, lateness, keys: keys.clone(), emit: Emit::Changes, latest: true }, 8 * SEEDS);
         }
     }
 }

@@ -14,7 +14,7 @@ mod model_tests;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, UInt32Array, new_null_array};
+use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, UInt32Array};
 use arrow::compute::SortOptions;
 use arrow::datatypes::{DataType, FieldRef, SchemaRef, TimestampMicrosecondType};
 use arrow::row::{RowConverter, Rows as RowBytes, SortField};
@@ -27,6 +27,7 @@ use tidemill_engine::state::{Changes, Scalars, TableSpec};
 use tidemill_engine::time::{BEGINNING, Micros, Watermark};
 
 use crate::groups::Groups;
+use crate::identity::names;
 use crate::keys::KeyCodec;
 use crate::tokens::{hand_on, release};
 use crate::window_aggregate::Emit;
@@ -374,18 +375,6 @@ impl TopK {
                 release(&mut out.counts, Fate::Filtered, *source, tokens);
             }
         }
-    }
-}
-
-/// What names each row: its source, partition and offset, or NULLs for a derived row.
-fn names(rows: &Rows) -> Names {
-    match &rows.origin {
-        Some(origin) => [
-            Arc::new(Int64Array::from_value(origin.source as i64, rows.len())),
-            Arc::new(Int64Array::from_value(i64::from(origin.partition), rows.len())),
-            Arc::new(Int64Array::from(origin.offsets.to_vec())),
-        ],
-        None => [0; 3].map(|_| new_null_array(&DataType::Int64, rows.len())),
     }
 }
 

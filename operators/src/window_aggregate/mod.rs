@@ -35,6 +35,7 @@ pub use partial::Partial;
 
 use crate::aggregate::{Spec, accumulator};
 use crate::groups::Groups;
+use crate::identity::completed;
 use crate::judge::{Entered, Entry};
 use crate::keys::{KeyBatch, KeyCodec};
 use crate::pane::{Fold, Pane, States, as_filter, pick};
@@ -49,6 +50,15 @@ pub struct Call {
     pub argument: Option<usize>,
     /// The input column of its FILTER.
     pub filter: Option<usize>,
+}
+
+impl Call {
+    /// The argument's column of these rows, with their identity if the call wants it.
+    pub(crate) fn argument_of(&self, rows: &Rows) -> Result<Option<ArrayRef>> {
+        let Some(index) = self.argument else { return Ok(None) };
+        let column = rows.batch.columns().get(index).ok_or_else(|| no_column(index))?;
+        Ok(Some(if self.spec.function.wants_identity() { completed(column, rows)? } else { Arc::clone(column) }))
+    }
 }
 
 /// The windows of a GROUP BY.
@@ -189,7 +199,7 @@ impl Batch {
         let mut values = Vec::with_capacity(aggregation.calls.len());
         for call in &aggregation.calls {
             let filter = call.filter.map(|index| as_filter(&column(index)?)).transpose()?;
-            values.push((call.argument.map(column).transpose()?, filter));
+            values.push((call.argument_of(&rows)?, filter));
         }
         let weights = rows.weights.clone();
         Self::new(codec, &keys, weights, Values::Raw(values), rows)

@@ -7,21 +7,20 @@
 use std::sync::Arc;
 
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use datafusion::common::{Column, DFSchemaRef, ScalarValue};
-use datafusion::logical_expr::expr::AggregateFunction;
+use datafusion::common::{Column, DFSchemaRef};
 use datafusion::logical_expr::{Aggregate, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, lit};
 use tidemill_engine::error::{Error, Result};
 use tidemill_engine::graph::{Make, NodeId};
 use tidemill_engine::operator::Operator;
-use tidemill_operators::aggregate::{Function, Spec, accumulator};
 use tidemill_operators::expression::Expression;
 use tidemill_operators::window_aggregate::{Aggregation, Call, Emit as When, Final, Input, Partial, ROWS_PER_TICK_MAX, Windowing};
 use tidemill_operators::windows::Windows;
 
+use super::calls::add_calls;
 use super::expr::{Shifted, column, compile};
 use super::stream::{SpanKind, Stream, arrow_schema};
 use super::{Lowering, plain_column};
-use crate::sql::{Emit, TIMESTAMP, TimeKind, WINDOW_END, WINDOW_START, WindowKind, WindowNode, sql_name, time_kinds};
+use crate::sql::{Emit, TIMESTAMP, TimeKind, WINDOW_END, WINDOW_START, WindowKind, WindowNode, time_kinds};
 
 const TIME: &str = "__time";
 
@@ -110,7 +109,7 @@ impl Lowering<'_> {
             super::Span { kind: from.kind, start: place(Place::Start), end: place(Place::End) }
         });
         let behind_us = below.stream.behind_us + if windowed { lateness_us } else { 0 };
-        Ok(Stream { node, schema, revises: true, raw: false, sources: below.stream.sources, span, behind_us })
+        Ok(Stream { node, schema, revises: true, raw: false, sources: below.stream.sources, span, behind_us, tail: None })
     }
 
     /// The two halves and the exchange between them. One worker needs no pre-aggregation, revising rows can't have it.
@@ -181,9 +180,11 @@ impl Lowering<'_> {
             fields.push(Field::new("time", TIMESTAMP, true));
             columns.push(Arc::clone(&from.time));
         }
-        let calls = add_calls(aggregate, &below.schema, below.stream.revises, &mut columns, &mut fields)?;
+        // Applied changes are no source rows: they have no place in the log that could break ties.
+        let kept = Stream { raw: below.stream.raw && below.stream.tail.is_none(), ..below.stream.clone() };
+        let calls = add_calls(aggregate, &below.schema, &kept, &mut columns, &mut fields)?;
         let schema: SchemaRef = Arc::new(Schema::new(fields));
-        let node = self.project(below.stream.node, Vec::new(), columns, &schema, "prepare");
+        let node = self.kept(&below.stream, columns, &schema, "prepare")?;
         Ok(Prepared { node, schema, calls })
     }
 
@@ -228,7 +229,7 @@ fn at(schema: &SchemaRef, index: usize) -> Arc<dyn Expression> {
 }
 
 /// Minus zero and zero are one number: equal values are one group, as in the batch.
-fn one_zero(expr: &Expr, schema: &DFSchemaRef) -> Result<Expr> {
+pub(super) fn one_zero(expr: &Expr, schema: &DFSchemaRef) -> Result<Expr> {
     Ok(match data_type(expr, schema)? {
         DataType::Float32 => expr.clone() + lit(0.0_f32),
         DataType::Float64 => expr.clone() + lit(0.0_f64),
@@ -267,104 +268,6 @@ fn group(aggregate: &Aggregate, kinds: &[Option<TimeKind>]) -> Grouping {
         });
     }
     grouping
-}
-
-/// Adds the columns of the aggregate calls, each distinct expression once.
-pub(super) fn add_calls(
-    aggregate: &Aggregate,
-    schema: &DFSchemaRef,
-    retracts: bool,
-    columns: &mut Vec<Arc<dyn Expression>>,
-    fields: &mut Vec<Field>,
-) -> Result<Vec<Call>> {
-    let mut known: Vec<(Expr, usize)> = Vec::new();
-    let mut place = |expr: &Expr, columns: &mut Vec<Arc<dyn Expression>>, fields: &mut Vec<Field>| -> Result<usize> {
-        if let Some((_, index)) = known.iter().find(|(each, _)| each == expr) {
-            return Ok(*index);
-        }
-        fields.push(Field::new(format!("argument_{}", columns.len()), data_type(expr, schema)?, true));
-        columns.push(compile(expr, schema)?);
-        known.push((expr.clone(), columns.len() - 1));
-        Ok(columns.len() - 1)
-    };
-    let mut calls = Vec::with_capacity(aggregate.aggr_expr.len());
-    for (index, expr) in aggregate.aggr_expr.iter().enumerate() {
-        let call = function_of(expr)?;
-        let (function, argument) = function(call)?;
-        let argument = match argument {
-            Some(argument) if call.params.distinct => Some(one_zero(&argument, schema)?),
-            argument => argument,
-        };
-        let input = argument.as_ref().map(|argument| data_type(argument, schema)).transpose()?;
-        let output = aggregate.schema.field(aggregate.group_expr.len() + index).data_type().clone();
-        // Unsigned counts are kept as BIGINT; a later projection casts back where the plan says so.
-        let output = if output == DataType::UInt64 { DataType::Int64 } else { output };
-        let spec = Spec { function, input, output, retracts };
-        accumulator(&spec).map_err(|_| {
-            let over = spec.input.as_ref().map_or_else(|| "nothing".to_owned(), sql_name);
-            Error::refused(format!("{} over {over} is not supported; CAST the argument", spec.function.name()))
-        })?;
-        calls.push(Call {
-            spec,
-            argument: argument.map(|argument| place(&argument, columns, fields)).transpose()?,
-            filter: call.params.filter.as_deref().map(|filter| place(filter, columns, fields)).transpose()?,
-        });
-    }
-    Ok(calls)
-}
-
-fn function_of(expr: &Expr) -> Result<&AggregateFunction> {
-    match expr {
-        Expr::AggregateFunction(function) => Ok(function),
-        Expr::Alias(alias) => function_of(&alias.expr),
-        other => Err(Error::refused(format!("{other} is no aggregate that can be kept"))),
-    }
-}
-
-/// Our function for DataFusion's, and its argument.
-fn function(call: &AggregateFunction) -> Result<(Function, Option<Expr>)> {
-    let (name, distinct) = (call.func.name(), call.params.distinct);
-    let argument = call.params.args.first().cloned();
-    let function = match (name, distinct) {
-        ("count", false) if argument.as_ref().is_none_or(never_null) => return Ok((Function::CountStar, None)),
-        ("count", false) => Function::Count,
-        ("count", true) => Function::CountDistinct,
-        ("sum", false) => Function::Sum,
-        ("sum", true) => Function::SumDistinct,
-        ("min", _) => Function::Min,
-        ("max", _) => Function::Max,
-        ("avg", false) => Function::Avg,
-        ("avg", true) => Function::AvgDistinct,
-        ("var_pop", false) => Function::VarPop,
-        ("var" | "var_samp", false) => Function::VarSamp,
-        ("stddev_pop", false) => Function::StddevPop,
-        ("stddev" | "stddev_samp", false) => Function::StddevSamp,
-        ("bool_and", _) => Function::BoolAnd,
-        ("bool_or", _) => Function::BoolOr,
-        ("approx_distinct", _) => Function::ApproxDistinct,
-        ("approx_percentile_cont", false) => Function::ApproxPercentile { quantile: quantile(call)? },
-        _ => return Err(Error::refused(format!("{}{name} is not supported yet", if distinct { "DISTINCT in " } else { "" }))),
-    };
-    Ok((function, argument))
-}
-
-fn never_null(expr: &Expr) -> bool {
-    matches!(expr, Expr::Literal(value, _) if !value.is_null())
-}
-
-fn quantile(call: &AggregateFunction) -> Result<f64> {
-    let wrong = || Error::refused("approx_percentile_cont needs a constant between 0 and 1");
-    let mut literal = call.params.args.get(1).ok_or_else(wrong)?;
-    while let Expr::Cast(cast) = literal {
-        literal = &cast.expr;
-    }
-    let Expr::Literal(value, _) = literal else { return Err(wrong()) };
-    let value = match value.cast_to(&DataType::Float64) {
-        Ok(ScalarValue::Float64(Some(value))) if (0.0..=1.0).contains(&value) => value,
-        _ => return Err(wrong()),
-    };
-    let descending = call.params.order_by.first().is_some_and(|sort| !sort.asc);
-    Ok(if descending { 1.0 - value } else { value })
 }
 
 /// The window function right below an aggregate, the plan without it, and its time column there. `None` when something in between

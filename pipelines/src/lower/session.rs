@@ -5,10 +5,8 @@ use std::sync::Arc;
 use datafusion::common::Column;
 use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan};
 use tidemill_engine::error::{Error, Result};
-use tidemill_engine::graph::Make;
-use tidemill_engine::operator::Operator;
-use tidemill_operators::session::{Final, Partial, Sessions};
-use tidemill_operators::window_aggregate::{Emit as When, Input};
+use tidemill_operators::session::Sessions;
+use tidemill_operators::window_aggregate::Emit as When;
 
 use super::aggregate::{Below, From, Grouping, Place};
 use super::expr::compile;
@@ -40,7 +38,8 @@ impl Lowering<'_> {
         let prepared = self.prepare(aggregate, grouping, &below)?;
         let keys = grouping.keys.len();
         let output = super::aggregate::result_schema(&prepared.schema, grouping, true, &prepared.calls);
-        let emit = if self.emit() == Some(Emit::Changes) { When::Changes } else { When::Final };
+        let latest = self.latest_run();
+        let emit = if latest || self.emit() == Some(Emit::Changes) { When::Changes } else { When::Final };
         let lateness_us = self.lateness_us();
         let sessions = Arc::new(Sessions {
             keys: (0..keys).collect(),
@@ -52,27 +51,15 @@ impl Lowering<'_> {
             output: Arc::clone(&output),
             sources: below.stream.sources.clone(),
             emit,
+            latest,
         });
-        let mut at = prepared.node;
-        let pre = self.workers > 1;
-        if pre {
-            let sessions = Arc::clone(&sessions);
-            at = self.add_operator(
-                vec![at],
-                "session_partial",
-                Arc::new(move || Ok(Box::new(Partial::new(Arc::clone(&sessions))?) as Box<dyn Operator>)),
-            );
-        }
-        let exchanged = self.exchange(at, (0..keys).collect());
-        let input = if pre { Input::Partials } else { Input::Raw };
-        let make: Make = Arc::new(move || Ok(Box::new(Final::new(Arc::clone(&sessions), input)?) as Box<dyn Operator>));
-        let kept = self.add_stateful(exchanged, "session", make);
+        let kept = self.sessions(prepared.node, sessions, keys);
         let schema = arrow_schema(&LogicalPlan::Aggregate(aggregate.clone()));
         let node = self.finish(kept, grouping, true, &output, &schema, None);
         let place = |wanted: Place| grouping.places.iter().position(|place| *place == wanted);
         let span = Some(Span { kind: SpanKind::Session, start: place(Place::Start), end: place(Place::End) });
         let behind_us = below.stream.behind_us + lateness_us + gap_us;
-        Ok(Stream { node, schema, revises: true, raw: false, sources: below.stream.sources, span, behind_us })
+        Ok(Stream { node, schema, revises: true, raw: false, sources: below.stream.sources, span, behind_us, tail: None })
     }
 }
 

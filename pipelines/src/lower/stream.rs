@@ -6,6 +6,8 @@ use datafusion::arrow::datatypes::SchemaRef;
 use tidemill_engine::graph::NodeId;
 use tidemill_engine::rows::SourceId;
 
+use super::tail::Tail;
+
 /// What a lowered plan is.
 #[derive(Debug, Clone)]
 pub struct Stream {
@@ -23,6 +25,8 @@ pub struct Stream {
     pub span: Option<Span>,
     /// How far behind the watermark a row or a retraction may still come, in microseconds.
     pub behind_us: i64,
+    /// Columns of its batches behind those of `schema`.
+    pub tail: Option<Tail>,
 }
 
 /// Windows that rows carry as columns.

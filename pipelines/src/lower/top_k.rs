@@ -15,6 +15,7 @@ use tidemill_operators::window_aggregate::Emit as When;
 use super::aggregate::data_type;
 use super::expr::{Shifted, column, compile};
 use super::stream::{SpanKind, Stream, arrow_schema};
+use super::tail::{Tail, TailKind};
 use super::{Lowering, plain_column};
 use crate::sql::{Emit, TIMESTAMP, is_row_number, key_of, rank_bound};
 
@@ -56,8 +57,19 @@ impl Lowering<'_> {
             .map(|sort| Ok((place(&sort.expr)?, SortOptions { descending: !sort.asc, nulls_first: sort.nulls_first })));
         let order = order.collect::<Result<Vec<_>>>()?;
         let window_end = window_end(&input, &partition, &mut columns, &mut fields);
+        let mut names = Vec::new();
+        if let Some(Tail { kind: TailKind::Names, fields: of_names }) = &input.tail {
+            // Rows that are named by their records are ranked by those names.
+            for (index, field) in of_names.iter().enumerate() {
+                names.push(columns.len());
+                columns.push(column(input.schema.fields().len() + index, field.data_type().clone(), field.name()));
+                fields.push(field.clone());
+            }
+        }
         let prepared: SchemaRef = Arc::new(Schema::new(fields));
-        let node = self.project(input.node, Vec::new(), columns, &prepared, "rank_by");
+        let changes = input.tail.is_some() && names.is_empty();
+        let node = self.kept(&input, columns, &prepared, "rank_by")?;
+        let input = Stream { raw: input.raw && !changes, tail: None, ..input };
         let emit = match (self.emit(), window_end) {
             (Some(Emit::Final), None) => {
                 return Err(Error::refused(
@@ -71,7 +83,7 @@ impl Lowering<'_> {
             partition: partition.clone(),
             order,
             k,
-            identity: identity(&window.input, &input),
+            identity: if names.is_empty() { identity(&window.input, &input) } else { names },
             row_number: true,
             window_end,
             retention_us: if input.raw { self.lateness_us() } else { input.behind_us },
@@ -92,11 +104,11 @@ impl Lowering<'_> {
         columns.push(column(prepared.fields().len(), number.data_type().clone(), number.name()));
         let node = self.project(kept, Vec::new(), columns, &schema, "ranked");
         let behind_us = if input.raw { self.lateness_us() } else { input.behind_us };
-        Ok(Stream { node, schema, revises: true, raw: false, behind_us, ..input })
+        Ok(Stream { node, schema, revises: true, raw: false, behind_us, tail: None, ..input })
     }
 
     /// Lowers what stands between the window node and `plan`, on top of `ranked`.
-    fn above(&mut self, plan: &LogicalPlan, ranked: Stream) -> Result<Stream> {
+    pub(super) fn above(&mut self, plan: &LogicalPlan, ranked: Stream) -> Result<Stream> {
         match plan {
             LogicalPlan::Window(_) => Ok(ranked),
             LogicalPlan::SubqueryAlias(alias) => {
@@ -123,7 +135,7 @@ impl Lowering<'_> {
     }
 }
 
-fn window_below(plan: &LogicalPlan) -> Option<&Window> {
+pub(super) fn window_below(plan: &LogicalPlan) -> Option<&Window> {
     match plan {
         LogicalPlan::Window(window) => Some(window),
         LogicalPlan::SubqueryAlias(alias) => window_below(&alias.input),

@@ -33,6 +33,11 @@ impl Lowering<'_> {
                 ));
             }
             // Lower the branches again, on source nodes whose rows carry no tokens.
+            if branches.iter().any(|branch| branch.tail.is_some()) {
+                return Err(Error::refused(
+                    "UNION ALL of one changelog with itself is not supported yet: write one SELECT with CASE, or make each a materialized view",
+                ));
+            }
             self.known = before;
             let plain = self.sources.clone();
             for (node, _) in self.sources.clone().into_values() {
@@ -47,6 +52,7 @@ impl Lowering<'_> {
             branches = again?;
             inputs.extend(whole);
         }
+        branches = branches.into_iter().map(|branch| self.settled(branch)).collect::<Result<Vec<_>>>()?;
         let records = inputs.len();
         for branch in &branches {
             // Branches agree in types; names are the union's.
@@ -66,6 +72,7 @@ impl Lowering<'_> {
             sources,
             span: branches.first().and_then(|first| first.span).filter(|span| branches.iter().all(|branch| branch.span == Some(*span))),
             behind_us: branches.iter().map(|branch| branch.behind_us).max().unwrap_or(0),
+            tail: None,
         })
     }
 }

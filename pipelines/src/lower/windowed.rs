@@ -10,7 +10,7 @@ use tidemill_operators::window_assign::WindowAssign;
 use tidemill_operators::windows::Windows;
 
 use super::stream::{SpanKind, Stream, arrow_schema};
-use super::{Lowering, nullable, trailing_span};
+use super::{Lowering, all_columns, nullable, trailing_span};
 use crate::sql::{WindowKind, WindowNode};
 
 impl Lowering<'_> {
@@ -38,8 +38,12 @@ impl Lowering<'_> {
         let make: Make = Arc::new(move || {
             Ok(Box::new(WindowAssign::new(Judge::new(windows, lateness_us), time, Arc::clone(&flat))) as Box<dyn Operator>)
         });
-        let assigned = self.add_operator(vec![input.node], "window_assign", make);
+        let rows = match input.tail {
+            Some(_) => self.project(input.node, Vec::new(), all_columns(&input.schema), &input.schema, "rows"),
+            None => input.node,
+        };
+        let assigned = self.add_operator(vec![rows], "window_assign", make);
         let span = Some(trailing_span(kind, schema.fields().len()));
-        Ok(Stream { node: assigned, schema, span, ..input })
+        Ok(Stream { node: assigned, schema, span, tail: None, ..input })
     }
 }

@@ -14,7 +14,9 @@ mod readonly;
 mod session;
 pub mod snapshot;
 mod state;
+mod wrong;
 
+pub use output::table as output_table;
 pub use session::{Answer, Language, QueryOptions, Serve};
 
 #[cfg(test)]

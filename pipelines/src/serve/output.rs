@@ -37,8 +37,8 @@ struct Log {
     schema: SchemaRef,
 }
 
-/// The table under its plain name.
-pub(super) fn table(store: &LocalStore, entry: &TableEntry) -> Arc<dyn TableProvider> {
+/// The table under its plain name, as the manifest of `entry` has it.
+pub fn table(store: &LocalStore, entry: &TableEntry) -> Arc<dyn TableProvider> {
     let schema = shown(&entry.schema);
     let visible: Vec<_> = schema.fields().iter().take(entry.visible).cloned().collect();
     Derived::table(Arc::new(Schema::new(visible)), Output { store: store.clone(), entry: entry.clone(), schema })

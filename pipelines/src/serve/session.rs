@@ -33,7 +33,11 @@ use super::catalog::{CATALOG, Catalog, Tables};
 use super::names::Names;
 use super::readonly;
 use super::snapshot::Snapshot;
+use super::wrong::{self, Wrong};
 use crate::sql;
+
+/// What each step of a statement comes to.
+type Outcome<T> = std::result::Result<T, Wrong>;
 
 /// Parts of the pipelines' SQL that queries share.
 #[derive(Clone)]
@@ -66,6 +70,15 @@ impl Default for Language {
     }
 }
 
+/// Makes our own joins known to the planner.
+fn wrap_joins(statement: &mut Statement) {
+    match statement {
+        Statement::Statement(statement) => sql::wrap_asof(statement.as_mut()),
+        Statement::Explain(explain) => wrap_joins(&mut explain.statement),
+        _ => {}
+    }
+}
+
 /// Limits of a query.
 #[derive(Debug, Clone)]
 pub struct QueryOptions {
@@ -79,12 +92,14 @@ pub struct QueryOptions {
     pub timeout: Option<Duration>,
     /// Threads of one query.
     pub threads: usize,
+    /// What errors call the text of a statement.
+    pub text_name: &'static str,
 }
 
 impl Default for QueryOptions {
     fn default() -> Self {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { memory_bytes_max: 1 << 30, spill_bytes_max: 10 << 30, spill_folder: None, timeout: None, threads }
+        Self { memory_bytes_max: 1 << 30, spill_bytes_max: 10 << 30, spill_folder: None, timeout: None, threads, text_name: "-c" }
     }
 }
 
@@ -128,56 +143,64 @@ impl Serve {
         Ok(Self { folder: folder.into(), language, options, runtime })
     }
 
-    /// The statements of a text, without empty ones.
-    pub fn parse(&self, text: &str) -> Result<Vec<Statement>> {
-        let parser = DFParserBuilder::new(text).with_dialect(self.language.dialect.as_ref()).with_recursion_limit(50).build();
-        let statements = parser.and_then(|mut parser| parser.parse_statements());
-        statements.map(Vec::from).map_err(|error| wrong_sql(&error))
+    /// Runs a text of one statement at the newest epochs. Needs a tokio runtime with time.
+    pub async fn query(&self, text: &str) -> Result<Answer> {
+        self.answer(text).await.map_err(|wrong| wrong.placed(self.options.text_name, text))
     }
 
-    /// Runs a text of one statement.
-    pub async fn query(&self, text: &str) -> Result<Answer> {
-        let statements = self.parse(text)?;
-        let mut statements = statements.into_iter();
+    async fn answer(&self, text: &str) -> Outcome<Answer> {
+        let mut statements = self.parse(text)?.into_iter();
         match (statements.next(), statements.next()) {
             (Some(statement), None) => self.run(statement).await,
-            (None, _) => Err(Error::refused("there is no statement")),
-            (Some(_), Some(_)) => Err(Error::refused("one statement at a time, please")),
+            (None, _) => Err(Error::refused("there is no statement").into()),
+            (Some(_), Some(_)) => Err(Error::refused("one statement at a time, please").into()),
         }
     }
 
-    /// Runs a statement at the newest epochs. Needs a tokio runtime with time.
-    pub async fn run(&self, statement: Statement) -> Result<Answer> {
-        readonly::check(&statement)?;
+    /// The statements of a text, without empty ones.
+    fn parse(&self, text: &str) -> Outcome<Vec<Statement>> {
+        let parser = DFParserBuilder::new(text).with_dialect(self.language.dialect.as_ref()).with_recursion_limit(50).build();
+        let statements = parser.and_then(|mut parser| parser.parse_statements()).map(Vec::from);
+        let mut statements = statements.map_err(|error| Wrong::sql(&error))?;
+        statements.iter_mut().for_each(literals);
+        Ok(statements)
+    }
+
+    async fn run(&self, statement: Statement) -> Outcome<Answer> {
+        readonly::check(&statement).map_err(Wrong::refused)?;
         let deadline = self.options.timeout.and_then(|limit| Some((Instant::now().checked_add(limit)?, limit)));
         match deadline {
             Some((at, limit)) => timeout_at(at, self.start(statement))
                 .await
-                .unwrap_or_else(|_| Err(too_long(limit)))
+                .unwrap_or_else(|_| Err(too_long(limit).into()))
                 .map(|answer| bounded(answer, at, limit)),
             None => self.start(statement).await,
         }
     }
 
-    async fn start(&self, statement: Statement) -> Result<Answer> {
+    async fn start(&self, statement: Statement) -> Outcome<Answer> {
         let tables = Arc::new(Tables { snapshot: Snapshot::open(&self.folder)? });
         let context = self.context(&tables);
         let state = context.state();
         let plan = self.plan(&state, &tables, statement)?;
         let read_only = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
-        read_only.verify_plan(&plan).map_err(|error| Error::refused(format!("this is read-only: {}", text(&error))))?;
-        let plan = state.optimize(&plan).map_err(|error| wrong_sql(&error))?;
+        let refused = |error: DataFusionError| Wrong::refused(Error::refused(format!("this is read-only: {}", wrong::text(&error))));
+        read_only.verify_plan(&plan).map_err(refused)?;
+        let plan = state.optimize(&plan).map_err(|error| Wrong::sql(&error))?;
         let physical = state.query_planner().create_physical_plan(&plan, &state).await.map_err(|error| failure(&error))?;
         let stream = execute_stream(physical, context.task_ctx()).map_err(|error| failure(&error))?;
-        let schema = stream.schema();
-        Ok(Answer { schema, batches: stream.map(|batch| batch.map_err(|error| failure(&error))).boxed() })
+        let (schema, name) = (stream.schema(), self.options.text_name);
+        // What fails while rows come has no statement at hand; it is its data that is at fault.
+        let batches = stream.map(move |batch| batch.map_err(|error| failure(&error).placed(name, ""))).boxed();
+        Ok(Answer { schema, batches })
     }
 
-    fn plan(&self, state: &SessionState, tables: &Tables, statement: Statement) -> Result<LogicalPlan> {
+    fn plan(&self, state: &SessionState, tables: &Tables, mut statement: Statement) -> Outcome<LogicalPlan> {
+        wrap_joins(&mut statement);
         let names = Names { state, tables, types: Some(Arc::clone(&self.language.types)) };
         let options = ParserOptions::from(&state.config_options().sql_parser);
         let plan = SqlToRel::new_with_options(&names, options).statement_to_plan(statement).and_then(self.language.lower);
-        plan.map_err(|error| wrong_sql(&error))
+        plan.map_err(|error| Wrong::sql(&error))
     }
 
     fn context(&self, tables: &Arc<Tables>) -> SessionContext {
@@ -203,10 +226,20 @@ impl Serve {
         if let Some(planners) = builder.expr_planners() {
             planners.splice(0..0, self.language.expressions.iter().cloned());
         }
-        let builder = builder.with_relation_planners(self.language.relations.clone());
+        let builder =
+            builder.with_relation_planners(self.language.relations.clone()).with_analyzer_rule(Arc::new(sql::Checked { sums: true }));
         let context = SessionContext::new_with_state(builder.build());
         (self.language.register)(&context);
         context
+    }
+}
+
+/// Numbers mean what they mean in a pipeline.
+fn literals(statement: &mut Statement) {
+    match statement {
+        Statement::Statement(statement) => sql::approximate(statement.as_mut()),
+        Statement::Explain(explain) => literals(&mut explain.statement),
+        _ => {}
     }
 }
 
@@ -231,59 +264,16 @@ fn bounded(answer: Answer, at: Instant, limit: Duration) -> Answer {
     Answer { schema: answer.schema, batches: batches.boxed() }
 }
 
-/// Our own error, if DataFusion carries one.
-fn ours(error: &DataFusionError) -> Option<Error> {
-    match error.find_root() {
-        DataFusionError::External(error) => error.downcast_ref::<Error>().cloned(),
-        _ => None,
-    }
-}
-
-/// The message without the words that say where in DataFusion it arose.
-fn text(error: &DataFusionError) -> String {
-    let message = error.find_root().strip_backtrace();
-    let prefixes = [
-        "Error during planning: ",
-        "Schema error: ",
-        "SQL error: ",
-        "Execution error: ",
-        "Arrow error: ",
-        "This feature is not implemented: ",
-        "External error: ",
-    ];
-    let mut rest = message.as_str();
-    while let Some(next) = prefixes.iter().find_map(|prefix| rest.strip_prefix(prefix)) {
-        rest = next;
-    }
-    if let Some(parser) = rest.strip_prefix("ParserError(\"").and_then(|rest| rest.strip_suffix("\")")) {
-        rest = parser;
-    }
-    rest.trim_end().to_owned()
-}
-
-/// An error of the statement, with its place if DataFusion knows it.
-fn wrong_sql(error: &DataFusionError) -> Error {
-    if let Some(error) = ours(error) {
-        return error;
-    }
-    if matches!(error.find_root(), DataFusionError::External(_) | DataFusionError::SchemaError(..)) {
-        return sql::query_error(error);
-    }
-    let span = error.diagnostic().and_then(|diagnostic| diagnostic.span);
-    let place = span.map(|span| format!("line {}, column {}: ", span.start.line, span.start.column)).unwrap_or_default();
-    Error::refused(format!("{place}{}", text(error)))
-}
-
 /// An error while the statement ran.
-fn failure(error: &DataFusionError) -> Error {
-    if let Some(error) = ours(error) {
-        return error;
+fn failure(error: &DataFusionError) -> Wrong {
+    if let Some(error) = wrong::ours(error) {
+        return Wrong::Other(error);
     }
     match error.find_root() {
-        DataFusionError::Plan(_) | DataFusionError::SchemaError(..) | DataFusionError::NotImplemented(_) => wrong_sql(error),
+        DataFusionError::Plan(_) | DataFusionError::SchemaError(..) | DataFusionError::NotImplemented(_) => Wrong::sql(error),
         root if matches!(root, DataFusionError::ResourcesExhausted(_)) || root.to_string().contains("used disk space") => {
-            Error::failed(format!("the query needs more memory or disk than it may have: {}", text(error)))
+            Error::failed(format!("the query needs more memory or disk than it may have: {}", wrong::text(error))).into()
         }
-        _ => Error::failed(sql::data_error(error)),
+        _ => Error::failed(sql::data_error(error)).into(),
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Always: the same columns with the same names and qualifiers as the node it replaces, so nothing above notices. Arithmetic is on whole
 //! microseconds: `date_bin` goes through nanoseconds and fails past 2262. Not here: `bind` gives scans their data; a tie of ROW_NUMBER
-//! is broken by the columns a caller hands to `break_ties`. Called by `verify`, by ad-hoc queries and by tests.
+//! is broken by the columns a caller hands to `tied`. Called by `verify`, by ad-hoc queries and by tests.
 
 use std::sync::Arc;
 
@@ -16,10 +16,12 @@ use datafusion::functions_nested::expr_fn::gen_series;
 use datafusion::functions_window::expr_fn::lag;
 use datafusion::logical_expr::expr::Sort;
 use datafusion::logical_expr::{
-    Expr, ExprFunctionExt, LogicalPlan, LogicalPlanBuilder, TableScan, Window, WindowFrame, WindowFrameBound, WindowFrameUnits,
+    Expr, ExprFunctionExt, LogicalPlan, LogicalPlanBuilder, TableScan, WindowFrame, WindowFrameBound, WindowFrameUnits,
     WindowFunctionDefinition, cast, lit, when,
 };
 
+use super::asof::AsofNode;
+use super::batch_changes;
 use super::keys::is_row_number;
 use super::types::TIMESTAMP;
 use super::windows::{WindowKind, WindowNode};
@@ -30,12 +32,15 @@ const SESSION: &str = "__tidemill_session";
 const START: &str = "__tidemill_start";
 const LAST: &str = "__tidemill_last";
 
-/// Replaces every window function of a plan by plain nodes.
+/// Replaces every window function and as-of join of a plan by plain nodes.
 pub fn to_batch(plan: LogicalPlan) -> Result<LogicalPlan> {
     let lowered = plan.transform_up(|plan| match &plan {
         LogicalPlan::Extension(extension) => match WindowNode::of(extension) {
             Some(node) => lower(node).map(Transformed::yes),
-            None => Ok(Transformed::no(plan)),
+            None => match AsofNode::of(extension) {
+                Some(node) => batch_changes::asof(node, &[], None).map(Transformed::yes),
+                None => Ok(Transformed::no(plan)),
+            },
         },
         _ => Ok(Transformed::no(plan)),
     })?;
@@ -61,21 +66,8 @@ pub fn bind(plan: LogicalPlan, table: &dyn Fn(&TableScan) -> Result<Option<Arc<d
     Ok(bound.data)
 }
 
-/// Adds sort keys behind the ORDER BY of every ROW_NUMBER, so that rows equal in it have one order. `ties` sees the window's input and
-/// names columns of it.
-pub fn break_ties(plan: LogicalPlan, ties: &dyn Fn(&LogicalPlan) -> Vec<Sort>) -> Result<LogicalPlan> {
-    let broken = plan.transform_up(|plan| match plan {
-        LogicalPlan::Window(window) => {
-            let keys = ties(&window.input);
-            let exprs: Vec<Expr> = window.window_expr.iter().map(|expr| tied(expr, &keys)).collect();
-            Ok(Transformed::yes(LogicalPlan::Window(Window::try_new(exprs, window.input)?)))
-        }
-        other => Ok(Transformed::no(other)),
-    })?;
-    Ok(broken.data)
-}
-
-fn tied(expr: &Expr, keys: &[Sort]) -> Expr {
+/// A ROW_NUMBER with sort keys added behind its ORDER BY, so that rows equal in it have one order; any other expression as it is.
+pub fn tied(expr: &Expr, keys: &[Sort]) -> Expr {
     let name = expr.schema_name().to_string();
     match expr.clone().unalias() {
         Expr::WindowFunction(mut function) if is_row_number(&function) && !keys.is_empty() => {

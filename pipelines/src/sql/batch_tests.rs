@@ -6,6 +6,7 @@ use std::sync::Arc;
 use datafusion::arrow::array::{Array, AsArray, Int64Array, RecordBatch, TimestampMicrosecondArray};
 use datafusion::arrow::datatypes::{DataType, Field, Int64Type, Schema, TimestampMicrosecondType};
 use datafusion::datasource::MemTable;
+use datafusion::logical_expr::Window;
 use datafusion::prelude::SessionContext;
 
 use super::super::{parse, plan};
@@ -137,7 +138,15 @@ fn ties_are_broken_behind_the_order_by() {
         let offset = input.schema().columns().into_iter().find(|column| column.name == "_offset");
         offset.map(|column| Expr::Column(column).sort(true, false)).into_iter().collect()
     };
-    let broken = break_ties(planned.analyzed.clone(), &ties).expect("breaks");
+    let broken = planned.analyzed.clone().transform_up(|plan| match plan {
+        LogicalPlan::Window(window) => {
+            let keys: Vec<Sort> = ties(&window.input);
+            let exprs = window.window_expr.iter().map(|expr| tied(expr, &keys)).collect();
+            Ok(Transformed::yes(LogicalPlan::Window(Window::try_new(exprs, window.input)?)))
+        }
+        other => Ok(Transformed::no(other)),
+    });
+    let broken = broken.expect("breaks").data;
     assert_eq!(broken.schema(), planned.analyzed.schema());
     assert!(
         broken.display_indent().to_string().contains("ORDER BY [t.ts ASC NULLS LAST, t._offset ASC NULLS LAST]"),

@@ -14,6 +14,7 @@ use datafusion::common::{Result, TableReference};
 use datafusion::logical_expr::planner::{ContextProvider, ExprPlanner, RelationPlanner, TypePlanner};
 use datafusion::logical_expr::{AggregateUDF, HigherOrderUDF, LogicalPlan, ScalarUDF, TableSource, WindowUDF};
 
+use super::asof::Asof;
 use super::error::Complaint;
 use super::fields::Fields;
 use super::functions::REGISTRY;
@@ -37,6 +38,8 @@ pub struct SourceTable {
     pub time_column: Option<usize>,
     /// The source has a WATERMARK.
     pub timed: bool,
+    /// Indexes of the PRIMARY KEY's columns; empty when it is a plain stream.
+    pub key: Vec<usize>,
 }
 
 impl SourceTable {
@@ -50,7 +53,13 @@ impl SourceTable {
         }
         let watermark = source.watermark.as_ref().map(|watermark| watermark.column.as_str());
         let time_column = watermark.and_then(|column| fields.iter().position(|field| field.name() == column));
-        Self { name: source.name.clone(), schema: Arc::new(Schema::new(fields)), declared, time_column, timed: watermark.is_some() }
+        let key = source.primary_key.iter().filter_map(|key| fields.iter().position(|field| field.name() == key)).collect();
+        Self { name: source.name.clone(), schema: Arc::new(Schema::new(fields)), declared, time_column, timed: watermark.is_some(), key }
+    }
+
+    /// The source is a changelog: its rows are replaced and deleted by key.
+    pub fn is_changelog(&self) -> bool {
+        !self.key.is_empty()
     }
 }
 
@@ -108,6 +117,8 @@ pub(super) struct Catalog {
     pub tables: BTreeMap<String, Arc<dyn TableSource>>,
     /// Defined further down: named so that the error can say it.
     pub later: Vec<String>,
+    /// Written to, never read.
+    pub sinks: Vec<String>,
     config: ConfigOptions,
     relations: Vec<Arc<dyn RelationPlanner>>,
     types: Arc<dyn TypePlanner>,
@@ -119,8 +130,9 @@ impl Catalog {
             pipeline: pipeline.to_owned(),
             tables: BTreeMap::new(),
             later: Vec::new(),
+            sinks: Vec::new(),
             config: config(),
-            relations: vec![Arc::new(Windows::Pipeline)],
+            relations: vec![Arc::new(Windows::Pipeline), Arc::new(Asof::Pipeline)],
             types: Arc::new(Types::Pipeline),
         }
     }
@@ -128,7 +140,7 @@ impl Catalog {
 
 /// What queries over tables share with pipelines: types, the lookup of fields in structs, the window functions.
 pub fn planners() -> (Arc<dyn TypePlanner>, Vec<Arc<dyn ExprPlanner>>, Vec<Arc<dyn RelationPlanner>>) {
-    (Arc::new(Types::Query), vec![Arc::new(Fields)], vec![Arc::new(Windows::Query)])
+    (Arc::new(Types::Query), vec![Arc::new(Fields)], vec![Arc::new(Windows::Query), Arc::new(Asof::Query)])
 }
 
 /// The planner's options: exact decimals, spans, views of strings; the rest as DataFusion has it.
@@ -151,6 +163,12 @@ impl ContextProvider for Catalog {
         if !mine {
             let message = format!("{name} is not in this pipeline");
             return Err(Complaint::new(None, message).help("a pipeline reads what its own file declares").into());
+        }
+        if self.sinks.iter().any(|sink| sink == name.table()) {
+            let message = format!("{} is a sink (INSERT INTO writes to it), so nothing reads it", name.table());
+            return Err(Complaint::new(None, message)
+                .help("read what is inserted: a materialized view, or declare the topic once more as a source")
+                .into());
         }
         if self.later.iter().any(|later| later == name.table()) {
             let message = format!("{} is defined further down", name.table());

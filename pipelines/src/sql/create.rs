@@ -12,7 +12,7 @@ use super::duration;
 use super::error::{Checked, Complaint, at, place};
 use super::lex::{DIALECT, Tokens, fold, sentence};
 use super::options::{self, Options, SqlOption};
-use super::program::{Place, Source, SourceColumn, Watermark};
+use super::program::{Connector, Place, Sink, SinkConnector, Source, SourceColumn, Watermark};
 use super::types::{self, TIMESTAMP};
 
 /// Reads one statement's tokens; every place it gives is exact.
@@ -186,8 +186,43 @@ fn translate(error: &ParserError, begun: Place, end: Place) -> Complaint {
     Complaint::new(found.unwrap_or(if ends { end } else { begun }), sentence(&message))
 }
 
-/// Reads `CREATE TABLE name (…) WITH (…)`, the reader standing behind TABLE.
+/// Reads a source: `CREATE TABLE name (…) WITH (…)`, the reader standing behind TABLE.
 pub(super) fn table(reader: &mut Reader<'_>) -> Checked<Source> {
+    let Declared { name, list: List { mut columns, watermark, primary_key }, options } = declared(reader)?;
+    let watermark = watermark.map(|(watermark, at)| check_watermark(watermark, at, &columns)).transpose()?;
+    let primary_key = primary_key.unwrap_or_default();
+    let options = options::source(options, &columns, primary_key.len())?;
+    check_key(&primary_key, &mut columns, watermark.as_ref())?;
+    let watermark = watermark.or_else(|| default_watermark(&primary_key, &options.connector));
+    let primary_key = primary_key.into_iter().map(|key| key.folded).collect();
+    Ok(Source { name: name.folded, columns, watermark, primary_key, options, at: name.at })
+}
+
+/// Reads a sink, which is declared like a source.
+pub(super) fn sink(reader: &mut Reader<'_>) -> Checked<Sink> {
+    let Declared { name, list: List { columns, watermark, primary_key }, options } = declared(reader)?;
+    if let Some((_, at)) = watermark {
+        return Err(Complaint::new(at, format!("{} is a sink (INSERT INTO writes to it), and a sink has no WATERMARK", name.folded))
+            .help("leave it out; results carry the times of their windows"));
+    }
+    let key_at = primary_key.as_ref().and_then(|key| key.first()).map(|key| key.at);
+    let primary_key: Vec<String> = primary_key.unwrap_or_default().into_iter().map(|key| key.folded).collect();
+    let connector = options::sink(options, primary_key.len())?;
+    if let (Some(at), SinkConnector::File { .. }) = (key_at, &connector) {
+        return Err(Complaint::new(at, "files can't take results back, so a file sink has no PRIMARY KEY")
+            .help("leave it out: each result is written once, when it is final; or read the materialized view's table"));
+    }
+    Ok(Sink { name: name.folded, columns, primary_key, connector, at: name.at })
+}
+
+/// What sources and sinks have in common.
+struct Declared {
+    name: Name,
+    list: List,
+    options: Options,
+}
+
+fn declared(reader: &mut Reader<'_>) -> Checked<Declared> {
     let name = reader.name("the table's name")?;
     if reader.takes(".") {
         return Err(Complaint::new(name.at, "a table's name has one part here").help("SET pipeline = 'name' names the pipeline"));
@@ -197,6 +232,9 @@ pub(super) fn table(reader: &mut Reader<'_>) -> Checked<Source> {
         return Err(
             Complaint::new(here, "CREATE TABLE … AS SELECT is not an output here").help("write CREATE MATERIALIZED VIEW name AS SELECT …")
         );
+    }
+    if reader.takes("LIKE") {
+        return Err(Complaint::new(here, "LIKE is not read here").help("write the columns: CREATE TABLE name (column TYPE, …) WITH (…)"));
     }
     if !matches!(reader.peek().token, Token::LParen) {
         return Err(reader
@@ -217,21 +255,42 @@ pub(super) fn table(reader: &mut Reader<'_>) -> Checked<Source> {
     }
     let options = reader.options()?;
     reader.finish("the WITH options")?;
-    let List { columns, watermark, primary_key, .. } = list;
-    if columns.is_empty() {
+    if list.columns.is_empty() {
         return Err(Complaint::new(columns_at, format!("{} has no columns", name.folded)));
     }
-    let watermark = watermark.map(|(watermark, at)| check_watermark(watermark, at, &columns)).transpose()?;
-    let primary_key = primary_key.unwrap_or_default();
-    for key in &primary_key {
-        if !columns.iter().any(|column| column.name == key.folded) {
+    for key in list.primary_key.iter().flatten() {
+        if !list.columns.iter().any(|column| column.name == key.folded) {
             let complaint = Complaint::new(key.at, format!("PRIMARY KEY: there is no column {}", key.folded));
-            return Err(complaint.suggest(&key.folded, columns.iter().map(|column| column.name.as_str())));
+            return Err(complaint.suggest(&key.folded, list.columns.iter().map(|column| column.name.as_str())));
         }
     }
-    let options = options::source(options, &columns, !primary_key.is_empty())?;
-    let primary_key = primary_key.into_iter().map(|key| key.folded).collect();
-    Ok(Source { name: name.folded, columns, watermark, primary_key, options, at: name.at })
+    Ok(Declared { name, list, options })
+}
+
+/// A key's columns are never NULL, each is named once, and each is of a type whose values are equal or not.
+fn check_key(key: &[Name], columns: &mut [SourceColumn], watermark: Option<&Watermark>) -> Checked<()> {
+    for (index, name) in key.iter().enumerate() {
+        let Some(column) = columns.iter_mut().find(|column| column.name == name.folded) else { continue };
+        if key.iter().take(index).any(|other| other.folded == name.folded) {
+            return Err(Complaint::new(name.at, format!("PRIMARY KEY names {} twice", name.folded)).help("name it once"));
+        }
+        if column.data_type.is_floating() || column.data_type.is_nested() {
+            let message = format!("PRIMARY KEY: {} is {}, which names no row", column.name, types::sql_name(&column.data_type));
+            return Err(Complaint::new(name.at, message).help("choose columns of whole numbers, DECIMAL, VARCHAR, DATE or TIMESTAMP"));
+        }
+        if watermark.is_some_and(|watermark| watermark.column == column.name) {
+            let message = format!("{} is the time of a change, so it can't be part of the key that is changed", column.name);
+            return Err(Complaint::new(name.at, message).help("leave PRIMARY KEY out: rows that are never replaced are a plain stream"));
+        }
+        column.nullable = false;
+    }
+    Ok(())
+}
+
+/// The changes of a changelog that names no time happen when their records were written. A file's records don't say.
+fn default_watermark(key: &[Name], connector: &Connector) -> Option<Watermark> {
+    let stamped = !key.is_empty() && !matches!(connector, Connector::File { .. });
+    stamped.then(|| Watermark { column: "_timestamp".to_owned(), delay_us: 0 })
 }
 
 /// What stands between a table's parentheses.

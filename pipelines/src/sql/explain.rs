@@ -57,12 +57,11 @@ pub fn data_error(error: &DataFusionError) -> String {
     }
 }
 
-/// An error of a query over tables, with its line and column if it has them.
-pub fn query_error(error: &DataFusionError) -> tidemill_engine::error::Error {
+/// An error of a query over tables: its place if it has one, and the text.
+pub fn query_error(error: &DataFusionError) -> (Option<Place>, String) {
     let Complaint { at, message, help } = translate(error);
-    let place = at.map(|at| format!("line {}, column {}: ", at.line, at.column)).unwrap_or_default();
     let help = help.map(|help| format!("\n  help: {help}")).unwrap_or_default();
-    tidemill_engine::error::Error::refused(format!("{place}{message}{help}"))
+    (at, format!("{message}{help}"))
 }
 
 /// An error in SQL's words, with the place it carries, if any.

@@ -43,6 +43,23 @@ fn wrong_statements_have_their_place_and_say_what_to_write() {
     });
 }
 
+/// A block is a wrong text, `----`, and the text that its error's help leads to.
+#[test]
+fn what_an_error_advises_is_accepted() {
+    let planned = |sql: &str| parse("f.sql", &format!("{sql}{SOURCES}")).and_then(|program| plan(&program));
+    let pairs = include_str!("golden/remedies.txt").trim_end().split("\n====\n").filter_map(|block| block.split_once("\n----\n"));
+    let mut wrong = Vec::new();
+    for (sql, remedy) in pairs {
+        match planned(sql) {
+            Err(error) if error.help.is_some() => {}
+            Err(error) => wrong.push(format!("no advice: {error}")),
+            Ok(_) => wrong.push(format!("not wrong: {sql}")),
+        }
+        wrong.extend(planned(remedy).err().map(|error| format!("{remedy}\n{error}")));
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+}
+
 #[test]
 fn every_element_of_the_dialect_has_its_plan() {
     compare("shapes.txt", include_str!("golden/shapes.txt"), |sql| {

@@ -1,15 +1,15 @@
 //! A view's key, and the bound of a top-k, both read from the analysed plan.
 //!
 //! Always: the key of a GROUP BY is its columns, of DISTINCT all columns, of `ROW_NUMBER() <= k` the partition columns and the number
-//! (for `= 1` the partition columns alone); a view without any of these appends. Key columns that SELECT leaves out stay in the key,
+//! (for `= 1` the partition columns alone), of a changelog its PRIMARY KEY; a view without any of these appends. Key columns that SELECT leaves out stay in the key,
 //! without an output column. Used by `plan`, `shape` and the lowering.
 
 use datafusion::common::ScalarValue;
 use datafusion::logical_expr::expr::{WindowFunction, WindowFunctionDefinition};
 use datafusion::logical_expr::utils::split_conjunction;
-use datafusion::logical_expr::{BinaryExpr, Distinct, Expr, Filter, LogicalPlan, Operator, Window};
+use datafusion::logical_expr::{BinaryExpr, Distinct, Expr, Filter, LogicalPlan, Operator, TableSource, Window};
 
-use super::context::OutputTable;
+use super::context::{OutputTable, SourceTable};
 use super::shape::{Stored, stored};
 use super::time::column_of;
 use super::windows::{WINDOW_START, WindowKind, WindowNode};
@@ -38,7 +38,10 @@ pub fn key_of(plan: &LogicalPlan) -> Option<Vec<KeyColumn>> {
         LogicalPlan::Sort(sort) => key_of(&sort.input),
         LogicalPlan::Window(window) => key_of(&window.input),
         LogicalPlan::TableScan(scan) => {
-            let key = scan.source.downcast_ref::<OutputTable>()?.key.clone()?;
+            let key = match scan.source.downcast_ref::<SourceTable>() {
+                Some(source) => changelog_key(source)?,
+                None => scan.source.downcast_ref::<OutputTable>()?.key.clone()?,
+            };
             let place = |index: usize| match &scan.projection {
                 Some(projection) => projection.iter().position(|each| *each == index),
                 None => Some(index),
@@ -56,6 +59,13 @@ pub fn key_of(plan: &LogicalPlan) -> Option<Vec<KeyColumn>> {
         }
         _ => None,
     }
+}
+
+/// The PRIMARY KEY of a changelog; `None` when the source is a plain stream, whose rows are only added.
+fn changelog_key(source: &SourceTable) -> Option<Vec<KeyColumn>> {
+    let schema = source.schema();
+    let column = |index: &usize| Some(KeyColumn { name: schema.fields().get(*index)?.name().clone(), output: Some(*index) });
+    source.is_changelog().then(|| source.key.iter().filter_map(column).collect())
 }
 
 /// The input column an expression passes on, perhaps renamed, perhaps in the type that tables store it in.

@@ -8,7 +8,7 @@ use datafusion::arrow::compute::kernels::cast_utils::string_to_datetime;
 
 use super::duration;
 use super::error::{Checked, Complaint};
-use super::program::{Connector, Emit, Json, Place, SourceColumn, SourceOptions, Start, TimestampUnit};
+use super::program::{Connector, Emit, Json, KeyFormat, Place, SinkConnector, SourceColumn, SourceOptions, Start, TimestampUnit};
 
 /// One `name = 'value'`.
 #[derive(Debug, Clone)]
@@ -32,6 +32,8 @@ const FILE: &[&str] = &["path"];
 const GENERATOR: &[&str] = &["case", "topic", "rate", "count", "seed"];
 const SOURCE: &[&str] =
     &["connector", "format", "json_path", "timestamp_unit", "unknown_fields", "coerce", "start", "max_future", "idle_after", "key_format"];
+const SINK: &[&str] = &["connector", "format"];
+const KAFKA_SINK: &[&str] = &["topic", "brokers", "key_format"];
 const OUTPUT: &[&str] = &["lateness", "emit", "state_ttl"];
 
 /// Options of other systems and ours for them.
@@ -50,6 +52,15 @@ const FOREIGN: &[(&str, &str)] = &[
     ("json.ignore-parse-errors", "leave it out: bad records go to dead_letters"),
     ("allowed_lateness", "write lateness = '1 hour'"),
     ("ttl", "write state_ttl = '1 day'"),
+    ("kafka_topic", "write topic = 'clicks'"),
+    ("type", "leave it out: a table is a source, unless INSERT INTO names it"),
+    ("event_time_field", "declare the time in the columns: WATERMARK FOR ts AS ts - INTERVAL '5 seconds'"),
+    ("watermark_field", "declare the time in the columns: WATERMARK FOR ts AS ts - INTERVAL '5 seconds'"),
+    ("timestamp", "declare the time in the columns: WATERMARK FOR ts AS ts - INTERVAL '5 seconds'"),
+    ("bad_data", "leave it out: bad records go to dead_letters"),
+    ("source.offset", "write start = 'earliest' or 'latest'"),
+    ("source.group_id", "leave it out: offsets are kept with the tables"),
+    ("partitions", "leave it out: a topic brings its partitions along"),
 ];
 
 const DEFAULT_MAX_FUTURE_US: i64 = 300_000_000;
@@ -130,8 +141,8 @@ fn file(options: &mut Options) -> Checked<Connector> {
     Ok(Connector::File { path, format })
 }
 
-/// The options of a source, with defaults filled in.
-pub(super) fn source(mut options: Options, columns: &[SourceColumn], changelog: bool) -> Checked<SourceOptions> {
+/// The options of a source with `keys` columns in its PRIMARY KEY, with defaults filled in.
+pub(super) fn source(mut options: Options, columns: &[SourceColumn], keys: usize) -> Checked<SourceOptions> {
     let named = options.need("connector", "'kafka'")?;
     let (connector, own) = match named.value.to_lowercase().as_str() {
         "kafka" => (kafka(&mut options)?, KAFKA),
@@ -157,14 +168,7 @@ pub(super) fn source(mut options: Options, columns: &[SourceColumn], changelog: 
         }
         _ => {}
     }
-    if let Some(option) = options.take("key_format") {
-        if !changelog {
-            return Err(Complaint::new(option.at, "key_format is for a source with a PRIMARY KEY"));
-        }
-        if !["text", "json"].contains(&option.value.to_lowercase().as_str()) {
-            return Err(Complaint::new(option.value_at, format!("key_format is one of 'text', 'json', not '{}'", option.value)));
-        }
-    }
+    let key_format = key_format(&mut options, keys, own == FILE)?;
     let units = [
         ("s", TimestampUnit::Seconds),
         ("ms", TimestampUnit::Milliseconds),
@@ -188,25 +192,105 @@ pub(super) fn source(mut options: Options, columns: &[SourceColumn], changelog: 
     };
     let idle_after_us = options.duration("idle_after")?.unwrap_or(DEFAULT_IDLE_AFTER_US);
     options.done(&[SOURCE, own], "of a source")?;
-    Ok(SourceOptions { connector, format, start, max_future_us, idle_after_us })
+    Ok(SourceOptions { connector, format, start, max_future_us, idle_after_us, key_format })
 }
 
+/// How the keys of deletions are written; the keys of files' records aren't: they have none.
+fn key_format(options: &mut Options, keys: usize, file: bool) -> Checked<KeyFormat> {
+    let given = options.options.iter().find(|option| option.name == "key_format").map(|option| (option.at, option.value_at));
+    let chosen = options.choice("key_format", &[("text", KeyFormat::Text), ("json", KeyFormat::Json)])?;
+    match given {
+        Some((at, _)) if keys == 0 => return Err(Complaint::new(at, "key_format is for a source with a PRIMARY KEY")),
+        Some((at, _)) if file => {
+            return Err(Complaint::new(at, "the records of a file have no key, so none of them deletes").help("leave key_format out"));
+        }
+        _ => {}
+    }
+    let format = chosen.unwrap_or_default();
+    if keys > 1 && format == KeyFormat::Text && !file {
+        let message = format!("key_format = 'text' reads a key of one column; this PRIMARY KEY has {keys}");
+        return Err(Complaint::new(given.map_or(options.at, |(_, value_at)| value_at), message).help("write key_format = 'json'"));
+    }
+    Ok(format)
+}
+
+/// The options of a sink whose PRIMARY KEY has this many columns.
+pub(super) fn sink(mut options: Options, keys: usize) -> Checked<SinkConnector> {
+    let known = ["kafka", "file", "blackhole"];
+    let named = options.need("connector", "'kafka'")?;
+    let connector = named.value.to_lowercase();
+    if !known.contains(&connector.as_str()) {
+        let complaint =
+            Complaint::new(named.value_at, format!("no sink has a connector '{}'; there are 'kafka', 'file', 'blackhole'", named.value));
+        return Err(complaint.suggest(&named.value, known));
+    }
+    let format = match connector.as_str() {
+        "kafka" => Some(options.need("format", "'json'")?),
+        _ => options.take("format"),
+    };
+    let wanted: &[&str] = if connector == "file" { &["json", "parquet"] } else { &["json"] };
+    if let Some(format) = format.as_ref().filter(|format| !wanted.contains(&format.value.to_lowercase().as_str())) {
+        let shown: Vec<String> = wanted.iter().map(|format| format!("'{format}'")).collect();
+        let message = format!("format is one of {} here, not '{}'", shown.join(", "), format.value);
+        return Err(Complaint::new(format.value_at, message).suggest(&format.value, wanted.iter().copied()));
+    }
+    let (connector, own): (SinkConnector, &[&str]) = match connector.as_str() {
+        "kafka" => {
+            let key = options.take("key_format");
+            let (topic, brokers, properties) = topic(&mut options, SINKS_OWN, "use the option brokers")?;
+            (SinkConnector::Kafka { topic, brokers, properties, key_as_json: key_as_json(key, keys)? }, KAFKA_SINK)
+        }
+        "file" => {
+            let path = options.need("path", "'results'")?.value;
+            (SinkConnector::File { path, parquet: format.is_some_and(|format| format.value.eq_ignore_ascii_case("parquet")) }, FILE)
+        }
+        _ => (SinkConnector::Blackhole, &[]),
+    };
+    options.done(&[SINK, own], "of a sink")?;
+    Ok(connector)
+}
+
+/// How the PRIMARY KEY is written as a record's key.
+fn key_as_json(option: Option<SqlOption>, keys: usize) -> Checked<bool> {
+    let Some(option) = option else { return Ok(keys > 1) };
+    if keys == 0 {
+        return Err(Complaint::new(option.at, "key_format is for a sink with a PRIMARY KEY"));
+    }
+    match option.value.to_lowercase().as_str() {
+        "json" => Ok(true),
+        "text" if keys == 1 => Ok(false),
+        "text" => Err(Complaint::new(option.value_at, "a PRIMARY KEY of several columns is no text").help("write key_format = 'json'")),
+        _ => Err(Complaint::new(option.value_at, format!("key_format is one of 'text', 'json', not '{}'", option.value))),
+    }
+}
+
+/// librdkafka's properties that decide what is delivered, and when.
+const SINKS_OWN: &[&str] =
+    &["transactional.id", "enable.idempotence", "acks", "request.required.acks", "isolation.level", "bootstrap.servers"];
+
 fn kafka(options: &mut Options) -> Checked<Connector> {
+    // These decide what is read and what counts as read; they are the engine's.
+    const OURS: &[&str] =
+        &["group.id", "enable.auto.commit", "enable.auto.offset.store", "isolation.level", "auto.offset.reset", "bootstrap.servers"];
+    let (topic, brokers, properties) = topic(options, OURS, "use the options brokers and start")?;
+    Ok(Connector::Kafka { topic, brokers, properties })
+}
+
+/// A topic, its brokers and librdkafka's properties but for those of ours.
+#[allow(clippy::type_complexity, reason = "taken apart where it is called")]
+fn topic(options: &mut Options, ours: &[&str], instead: &str) -> Checked<(String, Option<String>, Vec<(String, String)>)> {
     let topic = options.need("topic", "'clicks'")?.value;
     let brokers = options.take("brokers").map(|option| option.value);
     let mut properties = Vec::new();
     while let Some(index) = options.options.iter().position(|option| option.name.starts_with("kafka.")) {
         let option = options.options.remove(index);
         let name = option.name.trim_start_matches("kafka.").to_owned();
-        // These decide what is read and what counts as read; they are the engine's.
-        const OURS: &[&str] =
-            &["group.id", "enable.auto.commit", "enable.auto.offset.store", "isolation.level", "auto.offset.reset", "bootstrap.servers"];
-        if OURS.contains(&name.as_str()) {
-            return Err(Complaint::new(option.at, format!("{name} is set by Tidemill")).help("use the options brokers and start"));
+        if ours.contains(&name.as_str()) {
+            return Err(Complaint::new(option.at, format!("{name} is set by Tidemill")).help(instead));
         }
         properties.push((name, option.value));
     }
-    Ok(Connector::Kafka { topic, brokers, properties })
+    Ok((topic, brokers, properties))
 }
 
 fn generator(options: &mut Options) -> Checked<Connector> {
@@ -271,5 +355,7 @@ pub(super) fn output(mut options: Options) -> Checked<(i64, Option<Emit>, Option
         return Err(Complaint::new(at, "state_ttl is longer than nothing").help("write state_ttl = '1 day'"));
     }
     options.done(&[OUTPUT], "of a materialized view")?;
+    // It bounds what has no windows, and that is published each epoch.
+    let emit = emit.or(state_ttl_us.map(|_| Emit::Changes));
     Ok((lateness_us, emit, state_ttl_us))
 }

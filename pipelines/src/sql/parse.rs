@@ -7,15 +7,20 @@ use std::path::Path;
 
 use datafusion::sql::sqlparser::ast::{Query, Spanned};
 
+use super::asof::wrap_asof;
 use super::create::{self, Name, Reader};
 use super::error::{Checked, Complaint, SqlError};
 use super::lex::{self, Tokens};
+use super::literals::approximate;
 use super::options::{self, Options};
-use super::program::{Output, Place, Program, View};
+use super::program::{Connector, Insert, Output, Place, Program, SinkConnector, Source, View};
 use super::refuse;
 
 /// Names of pipelines that are schemas of our own.
 const RESERVED: &[&str] = &["tidemill", "state", "information_schema"];
+
+/// Letters of a pipeline's name.
+const NAME_MAX: usize = 64;
 
 /// Tables every pipeline has.
 const OURS: &[&str] = &["dead_letters", "late_events"];
@@ -29,13 +34,21 @@ fn read(file: &str, text: &str) -> Checked<Program> {
     let statements = lex::statements(text)?;
     let targets = insert_targets(&statements);
     let mut parsing = Parsing {
-        program: Program { file: file.to_owned(), name: String::new(), sources: Vec::new(), views: Vec::new(), outputs: Vec::new() },
+        program: Program {
+            file: file.to_owned(),
+            name: String::new(),
+            sources: Vec::new(),
+            sinks: Vec::new(),
+            views: Vec::new(),
+            outputs: Vec::new(),
+        },
         targets,
     };
     for statement in &statements {
         parsing.statement(statement)?;
     }
     let Parsing { mut program, .. } = parsing;
+    check_inserts(&program)?;
     if program.name.is_empty() {
         program.name = default_name(file)?;
     }
@@ -51,15 +64,33 @@ fn default_name(file: &str) -> Checked<String> {
         Some(absolute.parent()?.file_name()?.to_str()?.to_owned())
     };
     let name = if stem == "pipeline" { folder().unwrap_or_else(|| stem.to_owned()) } else { stem.to_owned() };
-    pipeline_name(&name.to_lowercase(), Place::START)
+    let wrong = |complaint: Complaint| {
+        let help = format!("write SET pipeline = '{}'; as the first statement, or rename the file", usable(&name));
+        Complaint::new(complaint.at, format!("the file's name is the pipeline's, but {}", complaint.message)).help(help)
+    };
+    pipeline_name(&name.to_lowercase(), Place::START).map_err(wrong)
+}
+
+/// A pipeline's name that is like `name`.
+fn usable(name: &str) -> String {
+    let fits = |c: char| if c.is_ascii_lowercase() || c.is_ascii_digit() { c } else { '_' };
+    let folded: String = name.to_lowercase().chars().map(fits).take(NAME_MAX).collect();
+    match folded.trim_matches('_') {
+        "" => "name".to_owned(),
+        reserved if RESERVED.contains(&reserved) => format!("my_{reserved}"),
+        trimmed => trimmed.to_owned(),
+    }
 }
 
 fn pipeline_name(name: &str, at: Place) -> Checked<String> {
-    let help = "write SET pipeline = 'name'; as the first statement";
+    let help = format!("write SET pipeline = '{}'; as the first statement", usable(name));
     if RESERVED.contains(&name) {
         return Err(Complaint::new(at, format!("a pipeline can't be called {name}: Tidemill's own tables are there")).help(help));
     }
-    if name.is_empty() || name.len() > 64 || !name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_') {
+    if name.is_empty()
+        || name.len() > NAME_MAX
+        || !name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
+    {
         let message = format!("a pipeline's name has 1 to 64 of a to z, 0 to 9 and _; '{name}' is none");
         return Err(Complaint::new(at, message).help(help));
     }
@@ -86,8 +117,7 @@ impl Parsing {
             return self.set(tokens);
         }
         if reads(&["INSERT"]) {
-            return Err(Complaint::new(at, "INSERT INTO a sink is not supported yet")
-                .help("write CREATE MATERIALIZED VIEW name AS SELECT … and read the table"));
+            return self.insert(tokens);
         }
         if reads(&["CREATE"]) {
             return self.create(tokens);
@@ -101,6 +131,13 @@ impl Parsing {
             Some("UPDATE" | "DELETE" | "MERGE" | "TRUNCATE" | "REPLACE" | "UPSERT") => "a table follows from its SELECT; change that",
             Some("EXPLAIN" | "DESCRIBE" | "DESC" | "SHOW" | "ANALYZE") => "tidemill check FILE.sql shows the plan",
             Some("USE") => "write SET pipeline = 'name'",
+            Some("SUBSCRIBE" | "TAIL" | "LISTEN" | "NOTIFY" | "FETCH" | "DECLARE") => {
+                "\"table$log\" has every change of a table: tidemill sql -c 'SELECT * FROM \"name$log\"'"
+            }
+            Some("COPY") => "tidemill sql --format csv writes a query's rows; a source reads files with connector = 'file'",
+            Some("GRANT" | "REVOKE") => "leave it out: who may read the tables' files, may read the tables",
+            Some("REFRESH") => "leave it out: a materialized view is kept up to date by tidemill run",
+            Some("ADD") => "leave it out: there are no functions and no libraries of your own",
             Some("BEGIN" | "COMMIT" | "START" | "ROLLBACK" | "EXECUTE") => "leave it out: each epoch is one transaction",
             _ => STATEMENTS,
         };
@@ -148,6 +185,14 @@ impl Parsing {
         }
         let help = match tokens.word(1).as_deref() {
             Some("TEMPORARY" | "TEMP") => "write CREATE VIEW: it keeps nothing",
+            Some("CONNECTION" | "SECRET") => {
+                "leave it out: brokers are named by WITH (brokers = …) or --brokers, what they want by --kafka"
+            }
+            Some("TRIGGER" | "RULE" | "SUBSCRIPTION" | "PUBLICATION") => {
+                "leave it out: other programs read the tables, or a topic that INSERT INTO fills"
+            }
+            Some("SEQUENCE") => "leave it out: a record's own number is _partition, _offset",
+            Some("TYPE") => "write the type at the column: STRUCT<…>",
             Some("EXTERNAL" | "UNBOUNDED" | "FOREIGN") => "write CREATE TABLE name (columns) WITH (connector = …)",
             Some("INDEX" | "UNIQUE") => "leave it out: a table is kept by its key",
             Some("FUNCTION" | "AGGREGATE" | "MACRO") => "there are no functions of your own; write the expression in a view",
@@ -163,12 +208,10 @@ impl Parsing {
         let mut probe = Reader::behind(tokens, 2);
         let name = probe.name("the table's name")?;
         if self.targets.contains(&name.folded) {
-            let help = "leave it and its INSERT out; read the materialized view's table";
-            return Err(Complaint::new(
-                name.at,
-                format!("{} is a sink (INSERT INTO writes to it), and a sink is not supported yet", name.folded),
-            )
-            .help(help));
+            let sink = create::sink(&mut reader)?;
+            self.declare(&Name { folded: sink.name.clone(), spelled: sink.name.clone(), at: sink.at })?;
+            self.program.sinks.push(sink);
+            return Ok(());
         }
         let source = create::table(&mut reader)?;
         self.declare(&Name { folded: source.name.clone(), spelled: source.name.clone(), at: source.at })?;
@@ -201,8 +244,77 @@ impl Parsing {
         let options: Options = reader.options()?;
         let (lateness_us, emit, state_ttl_us) = options::output(options)?;
         let query = self.query(&mut reader, tokens)?;
-        self.program.outputs.push(Output { name: name.folded, columns, query, lateness_us, emit, state_ttl_us, at: name.at });
+        self.program.outputs.push(Output { name: name.folded, insert: None, columns, query, lateness_us, emit, state_ttl_us, at: name.at });
         Ok(())
+    }
+
+    /// `INSERT INTO sink [(columns)] SELECT …`.
+    fn insert(&mut self, tokens: &Tokens) -> Checked<()> {
+        let mut reader = Reader::behind(tokens, 1);
+        let at = reader.here();
+        if reader.takes("OVERWRITE") {
+            return Err(Complaint::new(at, "INSERT OVERWRITE is not read here").help("write INSERT INTO: a sink is only added to"));
+        }
+        reader.expect("INTO")?;
+        let sink = reader.name("the sink's name")?;
+        if reader.takes(".") {
+            return Err(Complaint::new(sink.at, "a sink's name has one part here").help("SET pipeline = 'name' names the pipeline"));
+        }
+        let columns = self.insert_columns(&mut reader)?;
+        let help = "write INSERT INTO sink SELECT … FROM …";
+        let here = reader.here();
+        if reader.takes("VALUES") || reader.takes("DEFAULT") {
+            return Err(Complaint::new(here, "an INSERT without a query has nothing to run on").help(help));
+        }
+        if reader.takes("BY") {
+            return Err(
+                Complaint::new(here, "INSERT … BY NAME is not read here").help("write the columns: INSERT INTO sink (a, b) SELECT …")
+            );
+        }
+        let query = self.checked_query(&mut reader, tokens)?;
+        let before = self.program.outputs.iter().filter_map(|output| output.insert.as_ref()).filter(|insert| insert.sink == sink.folded);
+        let name = match before.count() {
+            0 => sink.folded.clone(),
+            before => format!("{}_{}", sink.folded, before + 1),
+        };
+        let insert = Some(Insert { sink: sink.folded, columns });
+        self.program.outputs.push(Output {
+            name,
+            insert,
+            columns: Vec::new(),
+            query,
+            lateness_us: 0,
+            emit: None,
+            state_ttl_us: None,
+            at: sink.at,
+        });
+        Ok(())
+    }
+
+    /// `(a, b)` behind the sink's name; a parenthesis may also begin the query.
+    fn insert_columns(&self, reader: &mut Reader<'_>) -> Checked<Vec<(String, Place)>> {
+        let mut columns: Vec<(String, Place)> = Vec::new();
+        let begins_query = |reader: &mut Reader<'_>| ["SELECT", "WITH", "VALUES", "TABLE", "("].iter().any(|word| reader.takes(word));
+        if !reader.takes("(") {
+            return Ok(columns);
+        }
+        if begins_query(reader) {
+            (0..2).for_each(|_| reader.parser.prev_token());
+            return Ok(columns);
+        }
+        loop {
+            let column = reader.name("a column's name")?;
+            if columns.iter().any(|(name, _)| *name == column.folded) {
+                return Err(Complaint::new(column.at, format!("{} is named twice", column.folded)));
+            }
+            columns.push((column.folded, column.at));
+            if reader.takes(")") {
+                return Ok(columns);
+            }
+            if !reader.takes(",") {
+                return Err(reader.unexpected(", or )"));
+            }
+        }
     }
 
     fn exists(&self, reader: &mut Reader<'_>) -> Checked<()> {
@@ -244,7 +356,9 @@ impl Parsing {
     fn declare(&self, name: &Name) -> Checked<()> {
         let program = &self.program;
         let names = program.sources.iter().map(|each| &each.name).chain(program.views.iter().map(|each| &each.name));
-        if names.chain(program.outputs.iter().map(|each| &each.name)).any(|other| *other == name.folded) {
+        let names = names.chain(program.sinks.iter().map(|each| &each.name));
+        let tables = program.outputs.iter().filter(|each| each.insert.is_none());
+        if names.chain(tables.map(|each| &each.name)).any(|other| *other == name.folded) {
             return Err(Complaint::new(name.at, format!("{} is declared twice", name.folded)).help("rename one"));
         }
         let fits = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
@@ -263,6 +377,10 @@ impl Parsing {
     /// `AS SELECT …` to the end of the statement.
     fn query(&self, reader: &mut Reader<'_>, tokens: &Tokens) -> Checked<Query> {
         reader.expect("AS")?;
+        self.checked_query(reader, tokens)
+    }
+
+    fn checked_query(&self, reader: &mut Reader<'_>, tokens: &Tokens) -> Checked<Query> {
         if let Some(complaint) = self.headers(tokens) {
             return Err(complaint);
         }
@@ -271,11 +389,49 @@ impl Parsing {
         reader.finish("the query")?;
         debug_assert!(query.span().start.line > 0);
         refuse::check(&query, tokens)?;
-        Ok(*query)
+        let mut query = *query;
+        approximate(&mut query);
+        wrap_asof(&mut query);
+        Ok(query)
     }
 }
 
-const STATEMENTS: &str = "a pipeline has SET pipeline, CREATE TABLE, CREATE VIEW and CREATE MATERIALIZED VIEW";
+/// Every INSERT has its sink and a name of its own, and nothing that goes out comes in again.
+fn check_inserts(program: &Program) -> Checked<()> {
+    for sink in &program.sinks {
+        let SinkConnector::Kafka { topic, brokers, .. } = &sink.connector else { continue };
+        let reads = |source: &&Source| matches!(&source.options.connector, Connector::Kafka { topic: read, brokers: at, .. } if read == topic && at == brokers);
+        if let Some(source) = program.sources.iter().find(reads) {
+            let message = format!("{} writes to topic {topic}, which {} reads: what goes out would come in again", sink.name, source.name);
+            return Err(Complaint::new(sink.at, message).help("write to another topic"));
+        }
+    }
+    for output in &program.outputs {
+        let Some(insert) = &output.insert else { continue };
+        if program.sink_of(output).is_none() {
+            let complaint = Complaint::new(output.at, format!("INSERT INTO {}: there is no such sink", insert.sink));
+            let help =
+                format!("declare it: CREATE TABLE {} (column TYPE, …) WITH (connector = 'kafka', topic = …, format = 'json')", insert.sink);
+            let read = program.views.iter().any(|view| view.name == insert.sink);
+            let kept = program.outputs.iter().any(|other| other.insert.is_none() && other.name == insert.sink);
+            return Err(if read || kept {
+                complaint.help("a view follows from its SELECT; nothing is inserted into it")
+            } else {
+                complaint.help(help)
+            });
+        }
+        let names = program.sources.iter().map(|each| &each.name).chain(program.views.iter().map(|each| &each.name));
+        let names = names.chain(program.sinks.iter().map(|each| &each.name).filter(|name| **name != insert.sink));
+        let mut names = names.chain(program.outputs.iter().filter(|other| other.at != output.at).map(|each| &each.name));
+        if names.any(|name| *name == output.name) {
+            let message = format!("{} is declared, and is also what the accounting calls this INSERT INTO {}", output.name, insert.sink);
+            return Err(Complaint::new(output.at, message).help(format!("rename {}", output.name)));
+        }
+    }
+    Ok(())
+}
+
+const STATEMENTS: &str = "a pipeline has SET pipeline, CREATE TABLE, CREATE VIEW, CREATE MATERIALIZED VIEW and INSERT INTO";
 
 #[cfg(test)]
 #[path = "parse_tests.rs"]

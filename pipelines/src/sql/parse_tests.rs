@@ -180,7 +180,14 @@ fn options_are_read_and_have_defaults() {
     let connector = Connector::Kafka { topic: "t".into(), brokers: None, properties: vec![] };
     assert_eq!(
         bare,
-        SourceOptions { connector, format: json, start: Start::Earliest, max_future_us: Some(300_000_000), idle_after_us: 1_000_000 }
+        SourceOptions {
+            connector,
+            format: json,
+            start: Start::Earliest,
+            max_future_us: Some(300_000_000),
+            idle_after_us: 1_000_000,
+            key_format: KeyFormat::Text,
+        }
     );
     let full = source(
         "CREATE TABLE s (userId INT, at TIMESTAMP) WITH (connector = 'kafka', topic = 't', format = 'json', brokers = 'a:1,b:2', \
@@ -203,16 +210,16 @@ fn options_are_read_and_have_defaults() {
 fn outputs_keep_their_options_and_file_order() {
     let program = parse(
         "some/dir/pipeline.sql",
-        "-- a comment; with a semicolon\nCREATE MATERIALIZED VIEW b WITH (lateness = '1 hour', emit = 'changes', state_ttl = '1 day') AS SELECT k FROM s;\n\
+        "-- a comment; with a semicolon\nCREATE MATERIALIZED VIEW b WITH (lateness = '1 hour', emit = 'changes', state_ttl = '1 day')\nAS SELECT DISTINCT k FROM s;\n\
          /* another; */ CREATE VIEW w (x) AS SELECT k FROM b;\nCREATE MATERIALIZED VIEW a AS SELECT x FROM w;\n\
-         CREATE TABLE s (k INT) WITH (connector = 'file', path = 'x');;",
+         CREATE TABLE s (k INT, at TIMESTAMP, WATERMARK FOR at AS at) WITH (connector = 'file', path = 'x');;",
     )
     .expect("parses");
     assert_eq!(program.name, "dir");
     let shown: Vec<_> = program.outputs.iter().map(|o| (o.name.as_str(), o.lateness_us, o.emit, o.state_ttl_us, o.at)).collect();
     let at = |line, column| Place { line, column };
     let hour = 3_600_000_000;
-    assert_eq!(shown, [("b", hour, Some(Emit::Changes), Some(24 * hour), at(2, 26)), ("a", 0, None, None, at(4, 26))]);
+    assert_eq!(shown, [("b", hour, Some(Emit::Changes), Some(24 * hour), at(2, 26)), ("a", 0, None, None, at(5, 26))]);
     assert_eq!(program.views.first().map(|view| view.columns.clone()), Some(vec!["x".to_owned()]));
     assert_eq!(plan(&program).expect("plans").len(), 2);
 }
@@ -223,8 +230,10 @@ fn a_pipeline_has_a_name() {
     assert_eq!(parse("a/clicks.sql", &text("")).expect("parses").name, "clicks");
     assert_eq!(parse("a/clicks/pipeline.sql", &text("")).expect("parses").name, "clicks");
     assert_eq!(parse("a/x.sql", &text("SET pipeline = 'named_1'; ")).expect("parses").name, "named_1");
+    let error = parse("a/My-Clicks.sql", &text("")).expect_err("is refused");
+    assert_eq!(error.help.as_deref(), Some("write SET pipeline = 'my_clicks'; as the first statement, or rename the file"));
     for file in ["state.sql", "a/My Pipe.sql", "a/tidemill/pipeline.sql"] {
         let error = parse(file, &text("")).expect_err(file);
-        assert!(error.to_string().starts_with(&format!("{file}:1:1: error: a pipeline")), "{error}");
+        assert!(error.to_string().starts_with(&format!("{file}:1:1: error: the file's name is the pipeline's, but a pipeline")), "{error}");
     }
 }

@@ -15,14 +15,19 @@ use datafusion::optimizer::{Analyzer, Optimizer, OptimizerContext, OptimizerRule
 use datafusion::sql::planner::SqlToRel;
 use datafusion::sql::sqlparser::ast::{Expr as SqlExpr, Query, SetExpr, Spanned, Statement, visit_expressions};
 
+use super::asof::sink_filters;
 use super::context::{Catalog, OutputTable, SourceTable, ViewTable, config};
 use super::error::{Checked, Complaint, SqlError, place};
 use super::explain::{explain, translate};
+use super::insert;
 use super::keys::{KeyColumn, key_of};
+use super::order;
 use super::program::{Output, Place, Program, View};
+use super::sets;
 use super::shape::{self, Stored};
 use super::stars;
 use super::time::{TimeKind, time_kinds};
+use super::ttl;
 
 /// One output's logical plan.
 #[derive(Debug, Clone)]
@@ -67,7 +72,7 @@ pub fn plan(program: &Program) -> Result<Vec<PlannedOutput>, SqlError> {
 /// Runs the fixed list of rules over an analysed plan.
 pub fn optimize(plan: LogicalPlan) -> Result<LogicalPlan, DataFusionError> {
     let context = OptimizerContext::new_with_config_options(Arc::new(config())).without_query_execution_start_time();
-    OPTIMIZER.optimize(plan, &context, |_, _| {})
+    OPTIMIZER.optimize(plan, &context, |_, _| {}).and_then(sink_filters)
 }
 
 /// Resolves types: the plan as keys and times are read from it.
@@ -123,12 +128,6 @@ struct Planning<'a> {
 
 impl<'a> Planning<'a> {
     fn new(program: &'a Program) -> Checked<Self> {
-        if let Some(source) = program.sources.iter().find(|source| !source.primary_key.is_empty()) {
-            let message = format!("{} has a PRIMARY KEY: a changelog source is not supported yet", source.name);
-            return Err(Complaint::new(source.at, message).help(
-                "leave PRIMARY KEY out and take the last row of each key with ROW_NUMBER() OVER (PARTITION BY key ORDER BY ts DESC) = 1",
-            ));
-        }
         let views = program.views.iter().map(Item::View);
         let mut items: Vec<Item<'a>> = views.chain(program.outputs.iter().map(Item::Output)).collect();
         items.sort_by_key(Item::at);
@@ -138,12 +137,13 @@ impl<'a> Planning<'a> {
     fn run(mut self) -> Checked<Vec<PlannedOutput>> {
         let items = std::mem::take(&mut self.items);
         for (index, item) in items.iter().enumerate() {
-            let later = items.iter().skip(index + 1).map(|item| item.name().to_owned()).collect();
+            let read = |item: &&Item<'_>| !matches!(item, Item::Output(output) if output.insert.is_some());
+            let later = items.iter().skip(index + 1).filter(read).map(|item| item.name().to_owned()).collect();
             self.item(item, later).map_err(|complaint| complaint.or_at(item.at()))?;
         }
         if self.planned.is_empty() {
             let complaint = Complaint::new(Place::START, "the pipeline has no output");
-            return Err(complaint.help("write CREATE MATERIALIZED VIEW name AS SELECT … FROM …"));
+            return Err(complaint.help("write CREATE MATERIALIZED VIEW name AS SELECT … FROM …, or INSERT INTO sink SELECT … FROM …"));
         }
         Ok(self.planned)
     }
@@ -151,6 +151,7 @@ impl<'a> Planning<'a> {
     fn item(&mut self, item: &Item<'_>, later: Vec<String>) -> Checked<()> {
         let hidden = stars::names_hidden(item.query());
         let mut catalog = Catalog::new(&self.program.name);
+        catalog.sinks = self.program.sinks.iter().map(|sink| sink.name.clone()).collect();
         catalog.later = later;
         catalog.tables.extend(self.tables.iter().map(|(name, table)| (name.clone(), Arc::clone(table))));
         for source in &self.program.sources {
@@ -174,7 +175,15 @@ impl<'a> Planning<'a> {
             }
             Item::Output(output) => {
                 // Types are known for sure only behind the analyser.
-                let analyzed = storable(analyze(plan).map_err(complain)?, output)?;
+                let complete = analyze(plan).and_then(sets::expand).and_then(order::complete).map_err(complain)?;
+                let bounded = match output.state_ttl_us {
+                    Some(ttl_us) => ttl::bound(complete, ttl_us, output.at)?,
+                    None => complete,
+                };
+                let analyzed = match (&output.insert, self.program.sink_of(output)) {
+                    (Some(insert), Some(sink)) => insert::fit(bounded, output, insert, sink, |index| item_place(&output.query, index))?,
+                    _ => storable(bounded, output)?,
+                };
                 shape::check(&analyzed, output.at, self.over)?;
                 let optimized = optimize(analyzed.clone()).map_err(complain)?;
                 self.keep(output, analyzed, optimized);
@@ -189,7 +198,9 @@ impl<'a> Planning<'a> {
         let fields: Vec<_> = analyzed.schema().fields().iter().cloned().collect();
         let table =
             OutputTable { name: output.name.clone(), schema: Arc::new(Schema::new(fields)), times: times.clone(), key: key.clone() };
-        self.tables.insert(output.name.clone(), Arc::new(table));
+        if output.insert.is_none() {
+            self.tables.insert(output.name.clone(), Arc::new(table));
+        }
         self.planned.push(PlannedOutput { name: output.name.clone(), plan, analyzed, key, times });
     }
 }

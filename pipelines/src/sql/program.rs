@@ -15,8 +15,9 @@ pub struct Program {
     /// `SET pipeline`, or the file's stem (the folder's name for `pipeline.sql`).
     pub name: String,
     pub sources: Vec<Source>,
+    pub sinks: Vec<Sink>,
     pub views: Vec<View>,
-    /// In file order.
+    /// Materialized views and INSERTs, in file order.
     pub outputs: Vec<Output>,
 }
 
@@ -26,7 +27,7 @@ pub struct Source {
     pub name: String,
     pub columns: Vec<SourceColumn>,
     pub watermark: Option<Watermark>,
-    /// Folded column names; empty when the source is a plain stream.
+    /// Folded column names; empty when the source is a plain stream. With a key it is a changelog: upserts by key, and deletions.
     pub primary_key: Vec<String>,
     pub options: SourceOptions,
     pub at: Place,
@@ -45,6 +46,51 @@ pub struct SourceColumn {
     /// Of a `TIMESTAMP(p)`: its digits after the second, 0 to 6. Values finer than that do not fit.
     pub timestamp_precision: Option<u8>,
     pub at: Place,
+}
+
+/// A `CREATE TABLE` that INSERT writes to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sink {
+    pub name: String,
+    pub columns: Vec<SourceColumn>,
+    /// Folded column names; empty when results go out once, when they are final.
+    pub primary_key: Vec<String>,
+    pub connector: SinkConnector,
+    pub at: Place,
+}
+
+/// Where results go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SinkConnector {
+    Kafka {
+        topic: String,
+        /// `None`: the command line's.
+        brokers: Option<String>,
+        /// librdkafka properties, from options `kafka.<property>`.
+        properties: Vec<(String, String)>,
+        /// A record's key is a JSON object also where the PRIMARY KEY has one column.
+        key_as_json: bool,
+    },
+    /// A file an epoch, in this folder.
+    File { path: String, parquet: bool },
+    /// Counts rows and drops them.
+    Blackhole,
+}
+
+/// `INSERT INTO sink (columns)`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Insert {
+    pub sink: String,
+    /// Folded names; empty: by position.
+    pub columns: Vec<(String, Place)>,
+}
+
+impl Program {
+    /// The sink that an output is written to; none for a materialized view.
+    pub fn sink_of(&self, output: &Output) -> Option<&Sink> {
+        let insert = output.insert.as_ref()?;
+        self.sinks.iter().find(|sink| sink.name == insert.sink)
+    }
 }
 
 /// `WATERMARK FOR column AS column - INTERVAL '…'`.
@@ -66,6 +112,18 @@ pub struct SourceOptions {
     pub max_future_us: Option<i64>,
     /// A partition whose end was reached this long ago is idle.
     pub idle_after_us: i64,
+    /// How the key of a deletion is written, in a changelog.
+    pub key_format: KeyFormat,
+}
+
+/// How the record key of a deletion names a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum KeyFormat {
+    /// The value of the one key column.
+    #[default]
+    Text,
+    /// A JSON object with the key columns, or the one key column's value.
+    Json,
 }
 
 /// Where records come from.
@@ -139,10 +197,13 @@ pub struct View {
     pub at: Place,
 }
 
-/// `CREATE MATERIALIZED VIEW`: an output table.
+/// `CREATE MATERIALIZED VIEW`: an output table. Or `INSERT INTO`: what goes out to a sink.
 #[derive(Debug, Clone)]
 pub struct Output {
+    /// Of an INSERT: its sink's name, for the second one with `_2` behind it, and so on.
     pub name: String,
+    /// `None`: a table.
+    pub insert: Option<Insert>,
     /// `CREATE MATERIALIZED VIEW v (a, b)`; empty when the query names them.
     pub columns: Vec<String>,
     pub query: Query,

@@ -8,14 +8,16 @@ use std::collections::HashSet;
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    Distinct, DuplicateTreatment, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, JoinOperator, LimitClause,
-    OrderByKind, Query, Select, SelectFlavor, SelectItem, SetExpr, SetOperator, Spanned, TableAlias, TableFactor, TableWithJoins, Visit,
-    Visitor, WindowType, visit_expressions,
+    Distinct, DuplicateTreatment, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentClause, FunctionArgumentList,
+    FunctionArguments, GroupByExpr, JoinConstraint, JoinOperator, LimitClause, OrderByKind, Query, Select, SelectFlavor, SelectItem,
+    SetExpr, SetOperator, Spanned, TableAlias, TableFactor, TableWithJoins, Visit, Visitor, WindowType, visit_expressions,
 };
 
+use super::asof;
 use super::error::{Checked, Complaint, place};
 use super::functions::{AGGREGATES, REGISTRY};
 use super::lex::Tokens;
+use super::order::ORDERED;
 use super::program::Place;
 use super::windows::FUNCTIONS;
 
@@ -172,6 +174,11 @@ impl Refuse<'_> {
         if let Some(at) = select.selection.as_ref().and_then(aggregate) {
             return no(at, "an aggregate can't stand in WHERE", "use HAVING");
         }
+        let conditions = [select.selection.as_ref(), select.having.as_ref(), select.qualify.as_ref()];
+        if let Some(at) = conditions.into_iter().flatten().find_map(unnest) {
+            let help = "write SELECT …, unnest(list) AS element in a sub-query, and the condition above it";
+            return no(at.unwrap_or(here), "unnest stands in SELECT only", help);
+        }
         if let (Some(having), GroupByExpr::Expressions(group, _)) = (&select.having, &select.group_by) {
             let items = select.projection.iter().any(|item| visit_expressions(item, is_aggregate).is_break());
             if group.is_empty() && !items && aggregate(having).is_none() {
@@ -201,12 +208,18 @@ impl Refuse<'_> {
     }
 
     fn joins(&self, table: &TableWithJoins) -> Step {
-        let Some(join) = table.joins.first() else { return ControlFlow::Continue(()) };
-        let at = place(join.relation.span());
-        match &join.join_operator {
-            JoinOperator::AsOf { .. } => no(self.keyword(&["ASOF"], at), format!("ASOF JOIN {NOT_YET}"), "read one table"),
-            _ => no(self.join_keyword(at), format!("a join {NOT_YET}"), "read one table"),
+        let other = table.joins.iter().find(|join| !matches!(join.join_operator, JoinOperator::AsOf { .. }));
+        for join in &table.joins {
+            if let JoinOperator::AsOf { constraint, .. } = &join.join_operator
+                && !matches!(constraint, JoinConstraint::On(_))
+            {
+                let at = self.keyword(&["ASOF"], place(join.relation.span()));
+                return no(at, "ASOF JOIN takes ON", format!("write {}", asof::SHAPE));
+            }
         }
+        let Some(join) = other else { return ControlFlow::Continue(()) };
+        let at = place(join.relation.span());
+        no(self.join_keyword(at), format!("a join {NOT_YET}"), "read one table")
     }
 
     /// The first word of `LEFT OUTER JOIN` and the like.
@@ -279,7 +292,8 @@ impl Refuse<'_> {
                 self.joins(table_with_joins)
             }
             TableFactor::UNNEST { .. } => {
-                no(self.keyword(&["UNNEST"], Some(at)), format!("unnest {NOT_YET}"), "keep the list, or take elements by list[1]")
+                let help = "write it in SELECT: SELECT id, unnest(tags) AS tag FROM …";
+                no(self.keyword(&["UNNEST"], Some(at)), format!("unnest in FROM {NOT_YET}"), help)
             }
             TableFactor::TableFunction { .. } => no(at, "TABLE(…) is not read here", "write FROM tumble(t, ts, INTERVAL '1 minute')"),
             TableFactor::Pivot { .. } | TableFactor::Unpivot { .. } => refuse("PIVOT", "write aggregates with FILTER (WHERE …)"),
@@ -317,14 +331,6 @@ impl Refuse<'_> {
             }
             Expr::Subquery(_) | Expr::InSubquery { .. } => {
                 no(at, format!("a sub-query outside FROM {NOT_YET}"), "put it into FROM, or make it a view")
-            }
-            Expr::GroupingSets(_) | Expr::Rollup(_) | Expr::Cube(_) => {
-                let word = match expr {
-                    Expr::Rollup(_) => &["ROLLUP"][..],
-                    Expr::Cube(_) => &["CUBE"],
-                    _ => &["GROUPING", "SETS"],
-                };
-                no(self.keyword(word, Some(at)), format!("{} {NOT_YET}", word.join(" ")), "write one view for each grouping")
             }
             Expr::AtTimeZone { .. } => no(at, "AT TIME ZONE is not supported: every timestamp is UTC", "add or subtract an INTERVAL"),
             Expr::Function(function) => self.function(function),
@@ -373,33 +379,15 @@ impl Refuse<'_> {
         if name == "row_number" || ["rank", "dense_rank", "lag", "lead", "ntile", "percent_rank", "cume_dist"].contains(&name.as_str()) {
             return no(at, format!("{name} needs OVER"), "write row_number() OVER (PARTITION BY … ORDER BY …)");
         }
-        if name.starts_with("unnest") {
-            return no(at, format!("unnest {NOT_YET}"), "keep the list, or take elements by list[1]");
+        if name == "unnest" {
+            let one = matches!(&function.args, FunctionArguments::List(list) if list.args.len() == 1);
+            return match plain && one {
+                true => ControlFlow::Continue(()),
+                false => no(at, "unnest takes one list", "write SELECT unnest(list) AS element FROM …"),
+            };
         }
         if REGISTRY.unsupported.contains(&name) {
-            return no(
-                at,
-                format!("the aggregate {name} {NOT_YET}"),
-                format!(
-                    "there are {}",
-                    [
-                        "count",
-                        "sum",
-                        "min",
-                        "max",
-                        "avg",
-                        "var_samp",
-                        "var_pop",
-                        "stddev",
-                        "stddev_pop",
-                        "approx_distinct",
-                        "approx_percentile_cont",
-                        "bool_and",
-                        "bool_or"
-                    ]
-                    .join(", ")
-                ),
-            );
+            return no(at, format!("the aggregate {name} {NOT_YET}"), format!("there are {}", AGGREGATES.join(", ")));
         }
         let complaint = Complaint::new(at, format!("there is no function {name}"));
         ControlFlow::Break(Box::new(complaint.suggest(&name, REGISTRY.names())))
@@ -407,33 +395,81 @@ impl Refuse<'_> {
 
     fn aggregate(&self, name: &str, function: &Function, at: Place) -> Step {
         debug_assert!(AGGREGATES.contains(&name));
-        if function.null_treatment.is_some() {
-            return no(at, format!("{name}: IGNORE NULLS is not read here"), "aggregates leave NULLs out");
-        }
-        if !function.within_group.is_empty() && name != "approx_percentile_cont" {
-            return no(at, format!("{name} takes no WITHIN GROUP"), format!("write {name}(…)"));
-        }
+        let ordered = ORDERED.contains(&name);
         let FunctionArguments::List(list) = &function.args else { return ControlFlow::Continue(()) };
-        if !list.clauses.is_empty() {
+        let clause = |clause: &FunctionArgumentClause| match clause {
+            FunctionArgumentClause::OrderBy(_) => !ordered,
+            FunctionArgumentClause::IgnoreOrRespectNulls(_) => false,
+            _ => true,
+        };
+        let nulls = list.clauses.iter().any(|clause| matches!(clause, FunctionArgumentClause::IgnoreOrRespectNulls(_)));
+        if (nulls || function.null_treatment.is_some()) && !["array_agg", "first_value", "last_value"].contains(&name) {
+            let help = "aggregates leave NULLs out; array_agg, first_value and last_value do so with IGNORE NULLS";
+            return no(at, format!("{name}: IGNORE NULLS is not read here"), help);
+        }
+        if let Some(found) = list.clauses.iter().find(|each| clause(each)) {
             return no(
                 at,
-                format!("{name} gives the same in any order; it takes no clause behind its arguments"),
+                if matches!(found, FunctionArgumentClause::OrderBy(_)) {
+                    format!("{name} gives the same in any order; it takes no clause behind its arguments")
+                } else {
+                    format!("{name} does not read {found}")
+                },
                 format!("write {name}(…)"),
             );
         }
+        let within = ["approx_percentile_cont", "approx_median", "percentile_cont", "quantile_cont"].contains(&name);
+        if !function.within_group.is_empty() && !within {
+            return no(at, format!("{name} takes no WITHIN GROUP"), format!("write {name}(…)"));
+        }
         if list.duplicate_treatment == Some(DuplicateTreatment::Distinct) {
-            if !["count", "sum", "avg", "mean", "min", "max", "bool_and", "bool_or", "approx_distinct"].contains(&name) {
-                return no(at, format!("{name}(DISTINCT …) {NOT_YET}"), "take DISTINCT rows in a sub-query first");
-            }
-            if list.args.len() != 1 {
-                return no(at, format!("{name}(DISTINCT …) takes one argument"), "put several into one: count(DISTINCT struct(a, b))");
-            }
+            self.distinct(name, list, at)?;
         }
         let arguments = list.args.len() + function.within_group.len();
-        if name == "approx_percentile_cont" && arguments != 2 {
-            return no(at, "approx_percentile_cont takes a value and a fraction", "write approx_percentile_cont(x, 0.99)");
+        let pair = name == "corr" || name.starts_with("covar") || name.starts_with("regr_");
+        if arguments != 2 && (pair || name == "nth_value") {
+            let shape = if pair { "y, x" } else { "x, 2" };
+            return no(at, format!("{name} takes two arguments"), format!("write {name}({shape})"));
+        }
+        if ["approx_percentile_cont", "percentile_cont", "quantile_cont"].contains(&name) && arguments != 2 {
+            return no(at, format!("{name} takes a value and a fraction"), format!("write {name}(x, 0.99)"));
         }
         ControlFlow::Continue(())
+    }
+
+    /// `name(DISTINCT …)`.
+    fn distinct(&self, name: &str, list: &FunctionArgumentList, at: Place) -> Step {
+        if ["first_value", "last_value", "nth_value", "any_value"].contains(&name) {
+            return no(at, format!("{name}(DISTINCT …) is not supported: it takes one row's value"), format!("write {name}(…)"));
+        }
+        let arguments = match name {
+            "string_agg" | "corr" | "approx_percentile_cont" | "percentile_cont" | "quantile_cont" => 2,
+            _ if name.starts_with("regr_") || name.starts_with("covar") => 2,
+            _ => 1,
+        };
+        if list.args.len() > arguments {
+            let (count, help) = match arguments {
+                1 => ("one argument", "put several into one: count(DISTINCT struct(a, b))".to_owned()),
+                _ => ("two arguments", format!("write {name}(DISTINCT …, …)")),
+            };
+            return no(at, format!("{name}(DISTINCT …) takes {count}"), help);
+        }
+        let by = list.clauses.iter().find_map(|clause| match clause {
+            FunctionArgumentClause::OrderBy(by) => Some(by),
+            _ => None,
+        });
+        let value = match list.args.first() {
+            Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(value))) => Some(value),
+            _ => None,
+        };
+        match by.map(Vec::as_slice) {
+            Some([one]) if value.is_some_and(|value| *value == one.expr) => ControlFlow::Continue(()),
+            Some(_) => {
+                let help = "ORDER BY the value itself: a value that occurs twice has no one place in another order";
+                no(at, format!("{name}(DISTINCT … ORDER BY …) is ordered by its value only"), help)
+            }
+            None => ControlFlow::Continue(()),
+        }
     }
 
     fn over(&self, name: &str, function: &Function, over: &WindowType, at: Place) -> Step {
@@ -478,6 +514,20 @@ fn is_aggregate(expr: &Expr) -> ControlFlow<Option<Place>> {
             ControlFlow::Break(place(function.name.span()))
         }
         _ => ControlFlow::Continue(()),
+    }
+}
+
+/// Where an expression unnests a list.
+fn unnest(expr: &Expr) -> Option<Option<Place>> {
+    let found = visit_expressions(expr, |expr| match expr {
+        Expr::Function(function) if function.name.to_string().eq_ignore_ascii_case("unnest") => {
+            ControlFlow::Break(place(function.name.span()))
+        }
+        _ => ControlFlow::Continue(()),
+    });
+    match found {
+        ControlFlow::Break(place) => Some(place),
+        ControlFlow::Continue(()) => None,
     }
 }
 

@@ -1,11 +1,13 @@
 //! What a plan may be made of: the last check, on the analysed plan, of what syntax alone can't tell.
 //!
-//! Always: a plan that passes has only nodes the lowering knows: scans, projections, filters, aggregates, our windows, top-k, unions and
-//! DISTINCT. Called by `plan`.
+//! Always: a plan that passes has only nodes the lowering knows: scans, projections, filters, aggregates, our windows, as-of joins, top-k,
+//! unions, unnest and DISTINCT. Called by `plan`.
 
 use datafusion::arrow::datatypes::{DataType, TimeUnit};
 use datafusion::logical_expr::{Distinct, Expr, LogicalPlan};
 
+use super::asof::AsofNode;
+use super::context::SourceTable;
 use super::error::{Checked, Complaint};
 use super::keys::{is_row_number, rank_bound};
 use super::program::Place;
@@ -36,18 +38,63 @@ fn walk(plan: &LogicalPlan, bounded: bool, at: Place, over: Option<Place>) -> Ch
             if !rows || window.window_expr.len() != 1 {
                 return Err(Complaint::new(at, "OVER is supported for one ROW_NUMBER at a time; more is not supported yet").help(help));
             }
+            if unnests(&window.input) {
+                let help = "GROUP BY in between: the elements of one record have no one order";
+                return Err(Complaint::new(at, "ROW_NUMBER over the elements of unnest is not supported").help(help));
+            }
             if !bounded {
                 return Err(Complaint::new(at, "a ROW_NUMBER without a bound is not supported: every row would have to be kept").help(help));
             }
         }
-        LogicalPlan::Extension(extension) if WindowNode::of(extension).is_some() => {}
+        LogicalPlan::Extension(extension) if WindowNode::of(extension).is_some() => {
+            if let Some(name) = plan.inputs().into_iter().find_map(changelog) {
+                let message = format!("{name} is a changelog (it has a PRIMARY KEY): its rows are replaced, so they stay in no window");
+                let help = format!("read {name} without windows; to count its changes, declare its topic again without PRIMARY KEY");
+                return Err(Complaint::new(at, message).help(help));
+            }
+        }
+        LogicalPlan::Extension(extension) if AsofNode::of(extension).is_some() => {}
+        LogicalPlan::Join(_) if plan.inputs().into_iter().any(|input| changelog(input).is_some()) => {
+            let name = plan.inputs().into_iter().find_map(changelog).unwrap_or_default();
+            let message = format!("{name} is a changelog (it has a PRIMARY KEY): it is joined as of a time");
+            let help = format!("write a ASOF JOIN {name} MATCH_CONDITION (a.ts >= {name}.ts) ON a.k = {name}.k");
+            return Err(Complaint::new(at, message).help(help));
+        }
         LogicalPlan::Join(_) => return refuse("a join", "read one table"),
         LogicalPlan::Sort(_) | LogicalPlan::Limit(_) => return refuse("ORDER BY or LIMIT in a view", "order when you read"),
-        LogicalPlan::Unnest(_) => return refuse("unnest", "keep the list, or take elements by list[1]"),
+        LogicalPlan::Unnest(unnest) => {
+            if !unnest.struct_type_columns.is_empty() {
+                return refuse("unnest of a struct", "name its fields: meta['city']");
+            }
+            if unnest.list_type_columns.iter().any(|(_, list)| list.depth != 1) {
+                return refuse("unnest of a list of lists", "unnest once in a sub-query, and its elements above");
+            }
+        }
         LogicalPlan::EmptyRelation(_) | LogicalPlan::Values(_) => return refuse("a SELECT without a table", "read a source"),
         _ => return refuse("this form of query", "write it with FROM, WHERE, GROUP BY and the window functions"),
     }
     plan.inputs().into_iter().try_for_each(|input| walk(input, below, at, over))
+}
+
+/// Rows of a plan are elements of lists.
+fn unnests(plan: &LogicalPlan) -> bool {
+    match plan {
+        LogicalPlan::Unnest(_) => true,
+        LogicalPlan::Aggregate(_) | LogicalPlan::Distinct(_) => false,
+        other => other.inputs().into_iter().any(unnests),
+    }
+}
+
+/// The changelog whose rows a plan's rows are, if there is one.
+pub(super) fn changelog(plan: &LogicalPlan) -> Option<String> {
+    match plan {
+        LogicalPlan::TableScan(scan) => {
+            scan.source.downcast_ref::<SourceTable>().filter(|source| source.is_changelog()).map(|source| source.name.clone())
+        }
+        // The versions that an as-of join reads are not its rows.
+        LogicalPlan::Extension(extension) if AsofNode::of(extension).is_some() => plan.inputs().into_iter().take(1).find_map(changelog),
+        other => other.inputs().into_iter().find_map(changelog),
+    }
 }
 
 /// How an output column of some type is stored.

@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
     ExcludeSelectItem, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectName, Query, Select, SelectItem,
-    TableFactor, TableFunctionArgs, VisitMut, VisitorMut, visit_expressions,
+    SelectItemQualifiedWildcardKind, TableFactor, TableFunctionArgs, TableWithJoins, VisitMut, VisitorMut, visit_expressions,
 };
 
 use super::context::{HIDDEN, hidden_fields};
@@ -48,8 +48,12 @@ impl VisitorMut for Stars {
     }
 
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
+        if self.shown {
+            self.part_stars(select);
+        }
         let hides = self.shown && select.from.iter().any(|table| self.is_source(&table.relation));
         for item in &mut select.projection {
+            let joined = matches!(item, SelectItem::QualifiedWildcard(..)).then(|| self.hidden_in(item, &select.from)).flatten();
             if let SelectItem::Wildcard(options) | SelectItem::QualifiedWildcard(_, options) = item {
                 let given = match options.opt_exclude.take() {
                     Some(ExcludeSelectItem::Single(name)) => vec![name],
@@ -57,7 +61,7 @@ impl VisitorMut for Stars {
                     None => Vec::new(),
                 };
                 let mut names: Vec<ObjectName> = given.into_iter().map(folded).collect();
-                if hides {
+                if joined.unwrap_or(hides) {
                     for field in hidden_fields() {
                         let name = ObjectName::from(vec![Ident::with_quote('"', field.name())]);
                         if !names.contains(&name) {
@@ -72,7 +76,61 @@ impl VisitorMut for Stars {
     }
 }
 
+/// The relations of FROM, and of the joins in it.
+fn relations<'a>(from: &'a [TableWithJoins], into: &mut Vec<&'a TableFactor>) {
+    for table in from {
+        for factor in std::iter::once(&table.relation).chain(table.joins.iter().map(|join| &join.relation)) {
+            match factor {
+                TableFactor::NestedJoin { table_with_joins, alias: None } => {
+                    relations(std::slice::from_ref(table_with_joins.as_ref()), into)
+                }
+                other => into.push(other),
+            }
+        }
+    }
+}
+
+/// What a relation's columns are qualified by.
+fn qualifier(factor: &TableFactor) -> Option<Ident> {
+    match factor {
+        TableFactor::Table { alias: Some(alias), .. }
+        | TableFactor::Derived { alias: Some(alias), .. }
+        | TableFactor::NestedJoin { alias: Some(alias), .. } => Some(alias.name.clone()),
+        TableFactor::Table { name, args: None, .. } => name.0.last().and_then(|part| part.as_ident()).cloned(),
+        _ => None,
+    }
+}
+
 impl Stars {
+    /// Over a join, `*` becomes a star of each side: hidden columns are left out of each by itself.
+    fn part_stars(&self, select: &mut Select) {
+        let mut all = Vec::new();
+        relations(&select.from, &mut all);
+        let names: Option<Vec<Ident>> = all.iter().map(|factor| qualifier(factor)).collect();
+        let Some(names) = names.filter(|names| names.len() > 1) else { return };
+        let mut items = Vec::with_capacity(select.projection.len());
+        for item in std::mem::take(&mut select.projection) {
+            match item {
+                SelectItem::Wildcard(options) if options.opt_exclude.is_none() => items.extend(names.iter().map(|name| {
+                    let of = SelectItemQualifiedWildcardKind::ObjectName(ObjectName::from(vec![name.clone()]));
+                    SelectItem::QualifiedWildcard(of, options.clone())
+                })),
+                other => items.push(other),
+            }
+        }
+        select.projection = items;
+    }
+
+    /// Whether `t.*` is over a source; `None` if no relation of FROM is called so.
+    fn hidden_in(&self, item: &SelectItem, from: &[TableWithJoins]) -> Option<bool> {
+        let SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(name), _) = item else { return None };
+        let wanted = name.0.last().and_then(|part| part.as_ident()).map(|ident| fold(&ident.value, ident.quote_style))?;
+        let mut all = Vec::new();
+        relations(from, &mut all);
+        let named = |factor: &&TableFactor| qualifier(factor).is_some_and(|ident| fold(&ident.value, ident.quote_style) == wanted);
+        all.into_iter().find(named).map(|factor| self.shown && self.is_source(factor))
+    }
+
     fn is_source(&self, factor: &TableFactor) -> bool {
         match factor {
             TableFactor::Table { name, args: None, .. } => self.names_source(name),

@@ -5,6 +5,7 @@
 
 use datafusion::logical_expr::{Distinct, Expr, LogicalPlan};
 
+use super::asof::AsofNode;
 use super::context::{OutputTable, SourceTable};
 use super::windows::{WindowKind, WindowNode};
 
@@ -65,6 +66,12 @@ pub fn time_kinds(plan: &LogicalPlan) -> Vec<Option<TimeKind>> {
         LogicalPlan::Aggregate(aggregate) => {
             through(&aggregate.group_expr, &aggregate.input).into_iter().map(|kind| kind.filter(|kind| kind.is_window())).collect()
         }
+        LogicalPlan::Unnest(unnest) => {
+            let kinds = time_kinds(&unnest.input);
+            let is_list = |index: &usize| unnest.list_type_columns.iter().any(|(list, _)| list == index);
+            let of = |index: &usize| kinds.get(*index).copied().flatten().filter(|_| !is_list(index));
+            unnest.dependency_indices.iter().map(of).collect()
+        }
         LogicalPlan::Union(union) => {
             let mut inputs = union.inputs.iter().map(|input| time_kinds(input));
             let first = inputs.next().unwrap_or_default();
@@ -78,7 +85,8 @@ pub fn time_kinds(plan: &LogicalPlan) -> Vec<Option<TimeKind>> {
                 };
                 time_kinds(&node.input).into_iter().chain([Some(start), Some(TimeKind::WindowEnd)]).collect()
             }
-            None => Vec::new(),
+            // Of an as-of join the time of its rows; the versions' lie anywhere before it.
+            None => AsofNode::of(extension).map(|node| time_kinds(&node.left)).unwrap_or_default(),
         },
         _ => Vec::new(),
     };

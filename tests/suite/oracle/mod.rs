@@ -1,33 +1,24 @@
 //! Promise 2: a pipeline over a log gives the same answer as the same SQL run in batch by DataFusion over the same records.
 //!
-//! Always: both read one file; the batch leaves out what the contract leaves out, by rules of its own (`log`, `lowering`), and every
-//! table, late event and account is compared, for several numbers of workers and lengths of epochs.
+//! Always: both read one file; the comparison is the product's own `verify`, of every table, late event, dead letter and account, for several
+//! numbers of workers and lengths of epochs.
 
-mod exact;
-mod log;
-mod lowering;
 mod rows;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::array::{AsArray, RecordBatch};
-use arrow::compute::cast;
-use arrow::datatypes::{DataType, Int64Type};
-use datafusion::catalog::TableProvider;
-use datafusion::datasource::MemTable;
-use datafusion::logical_expr::{LogicalPlan, TableScan};
-use datafusion::prelude::{SessionConfig, SessionContext};
+use arrow::array::RecordBatch;
 use tidemill_engine::epoch::manifest::Manifest;
 use tidemill_engine::worker::Shared;
 use tidemill_pipelines::runner::{self, Options, Pipeline, Watch};
 use tidemill_pipelines::serve::{Language, QueryOptions, Serve};
 use tidemill_pipelines::sources::Connections;
-use tidemill_pipelines::sql::SourceTable;
+use tidemill_pipelines::verify::{self, Report, Told};
 
 use crate::support::{over_file, steady_accounts};
-pub use rows::{Near, Rows};
+pub use rows::Rows;
 
 /// Workers and length of an epoch in milliseconds: what must not matter.
 const WAYS: [(usize, u64); 3] = [(1, 1000), (2, 50), (4, 1000)];
@@ -42,6 +33,18 @@ impl Watch for Silent {
     fn started(&self, _shared: &Arc<Shared>, _connections: &Connections) {}
 
     fn epoch(&self, _manifest: &Manifest) {}
+}
+
+impl Told for Silent {
+    fn waiting(&self, what: &str) {
+        panic!("a file is not waited for: {what}");
+    }
+
+    fn begins(&self, _epoch: u64, _records: u64) {}
+
+    fn read(&self, _records: u64) {}
+
+    fn comparing(&self, _output: &str) {}
 }
 
 fn block<T>(future: impl Future<Output = T>) -> T {
@@ -67,141 +70,47 @@ impl Tables {
     pub fn ask(&self, query: &str) -> Vec<RecordBatch> {
         block(async { self.serve.query(query).await.unwrap_or_else(|error| panic!("{query}: {error}")).collect().await }).expect("answers")
     }
+}
 
-    /// Rows of whole numbers.
-    fn numbers<const N: usize>(&self, query: &str) -> Vec<[i64; N]> {
-        numbers(&self.ask(query))
+/// Compares what a run has written with a batch, as `tidemill verify` does.
+fn verified(pipeline: &Pipeline, data: &Path) -> Report {
+    let folder = tempfile::tempdir().expect("a folder");
+    let options = verify::Options {
+        data: data.to_owned(),
+        brokers: None,
+        kafka: Vec::new(),
+        threads: 1,
+        memory_bytes_max: 1 << 30,
+        folder: folder.path().to_owned(),
+        rows_max: 3,
+    };
+    verify::verify(pipeline, &options, &Silent).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Fails if a report says that something differs, or was not compared.
+fn equal(report: &Report, way: (usize, u64)) {
+    for check in &report.checks {
+        let rows = [&check.missing, &check.extra].map(|sample| Rows::of(&sample.rows).text());
+        assert!(!check.differs(), "{way:?}: {check:?}\nonly in the batch:\n{}only in the run:\n{}", rows[0], rows[1]);
+        assert!(!check.note.as_ref().is_some_and(|note| note.starts_with("not compared")), "{check:?}");
     }
 }
 
-fn numbers<const N: usize>(batches: &[RecordBatch]) -> Vec<[i64; N]> {
-    let mut all = Vec::new();
-    for batch in batches {
-        let columns: Vec<_> = batch.columns().iter().map(|column| cast(column, &DataType::Int64).expect("numbers")).collect();
-        let value = |column: usize, row: usize| columns[column].as_primitive::<Int64Type>().value(row);
-        all.extend((0..batch.num_rows()).map(|row| std::array::from_fn(|column| value(column, row))));
-    }
-    all
-}
-
-/// A late row's place and the start of the window it missed, in microseconds.
-type Late = BTreeSet<[i64; 3]>;
-
-/// What batch says of each output.
-pub struct Expected {
-    outputs: BTreeMap<String, (Vec<RecordBatch>, Late)>,
-}
-
-impl Expected {
-    /// Runs every output in batch. `dead` are the places of records on which an output's expressions fail.
-    pub fn of(pipeline: &Pipeline, dead: impl Fn(&str) -> Vec<(i64, i64)>) -> Self {
-        let sources: BTreeMap<String, RecordBatch> =
-            pipeline.program.sources.iter().map(|source| (source.name.clone(), log::read(source))).collect();
-        let mut outputs: BTreeMap<String, (Vec<RecordBatch>, Late)> = BTreeMap::new();
-        for planned in &pipeline.planned {
-            let declared = pipeline.program.outputs.iter().find(|output| output.name == planned.name).expect("is declared");
-            let dead = dead(&planned.name);
-            let rows: BTreeMap<&String, RecordBatch> = sources.iter().map(|(name, rows)| (name, log::without(rows, &dead))).collect();
-            let table = |scan: &TableScan| -> Arc<dyn TableProvider> {
-                let name = scan.table_name.table();
-                let batches = match scan.source.downcast_ref::<SourceTable>() {
-                    Some(source) => vec![rows[&source.name].clone()],
-                    None => outputs[name].0.clone(),
-                };
-                let schema = batches.first().map_or_else(|| scan.source.schema(), RecordBatch::schema);
-                Arc::new(MemTable::try_new(schema, vec![batches]).expect("one schema"))
-            };
-            let wrong = |error: datafusion::common::DataFusionError| -> ! { panic!("{}: {error}", planned.name) };
-            let plan = lowering::rows(&planned.analyzed, declared.lateness_us, &table).unwrap_or_else(|error| wrong(error));
-            let found = execute(plan).unwrap_or_else(|error| wrong(error));
-            let mut late = Late::new();
-            for plan in lowering::late(&planned.plan, declared.lateness_us, &table).unwrap_or_else(|error| wrong(error)) {
-                late.extend(numbers::<3>(&execute(plan).unwrap_or_else(|error| wrong(error))));
-            }
-            outputs.insert(planned.name.clone(), (found, late));
-        }
-        Self { outputs }
-    }
-
-    /// Compares a run with batch; says what differs.
-    pub fn check(&self, pipeline: &str, tables: &Tables, near: &dyn Fn(&str) -> Vec<Near<'static>>) -> Vec<String> {
-        let mut wrong = Vec::new();
-        for (output, (batches, late)) in &self.outputs {
-            let near = near(output);
-            let found = Rows::of(&tables.ask(&format!("SELECT * FROM {pipeline}.{output}")), &near);
-            if let Some(difference) = found.difference(&Rows::of(batches, &near), &near) {
-                wrong.push(format!("{output}: {difference}"));
-            }
-            let query = format!(
-                "SELECT \"partition\", \"offset\", CAST(window_start AS BIGINT) FROM {pipeline}.late_events WHERE output = '{output}'"
-            );
-            let all = tables.numbers::<3>(&query);
-            let found: Late = all.iter().copied().collect();
-            if found.len() != all.len() || found != *late {
-                let difference: Vec<_> = found.symmetric_difference(late).take(3).collect();
-                wrong.push(format!(
-                    "{output}: {} late events ({} different) instead of {}: {difference:?}",
-                    all.len(),
-                    found.len(),
-                    late.len()
-                ));
-            }
-        }
-        wrong
-    }
-
-    /// Rows and late events of all outputs.
-    fn sizes(&self) -> (usize, usize) {
-        let outputs = self.outputs.values();
-        outputs.fold((0, 0), |(rows, late), (batches, missed)| {
-            (rows + batches.iter().map(RecordBatch::num_rows).sum::<usize>(), late + missed.len())
-        })
-    }
-}
-
-fn execute(plan: LogicalPlan) -> datafusion::common::Result<Vec<RecordBatch>> {
-    let context = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1));
-    // These two move struct fields through projections and mistake a renamed column for the one it was made from.
-    for rule in ["extract_leaf_expressions", "push_down_leaf_projections"] {
-        assert!(context.remove_optimizer_rule(rule), "DataFusion has no rule {rule} any more");
-    }
-    block(async { context.execute_logical_plan(plan).await?.collect().await })
-}
-
-/// Runs a pipeline in every way and compares each with batch. The text of the first way's tables is returned.
-pub fn proven(pipeline: &Pipeline, near: &dyn Fn(&str) -> Vec<Near<'static>>, show: &dyn Fn(&Tables) -> String) -> String {
-    let name = pipeline.name();
-    let mut expected = None;
-    let mut shown: Option<String> = None;
+/// Runs a pipeline in every way and compares each with batch. The text of the first way's tables is returned, and its report.
+pub fn proven(pipeline: &Pipeline, show: &dyn Fn(&Tables) -> String) -> (String, Report) {
+    let mut first: Option<(String, Report)> = None;
     for way in WAYS {
         let data = tempfile::tempdir().expect("a folder");
         let tables = Tables::run(pipeline, data.path(), way);
-        let expected = expected.get_or_insert_with(|| {
-            Expected::of(pipeline, |output| {
-                let query = format!("SELECT \"partition\", \"offset\" FROM {name}.dead_letters WHERE output = '{output}'");
-                tables.numbers::<2>(&query).into_iter().map(|[partition, offset]| (partition, offset)).collect()
-            })
-        });
-        let wrong = expected.check(name, &tables, near);
-        assert!(wrong.is_empty(), "{way:?}\n{}", wrong.join("\n"));
-        let unplaced = format!("SELECT output, unplaced FROM ({}) WHERE unplaced <> 0", steady_accounts(name));
-        let unplaced = tables.ask(&unplaced);
-        assert_eq!(unplaced.iter().map(RecordBatch::num_rows).sum::<usize>(), 0, "{way:?}: {unplaced:?}");
+        let report = verified(pipeline, data.path());
+        equal(&report, way);
         let text = show(&tables);
-        assert_eq!(*shown.get_or_insert_with(|| text.clone()), text, "{way:?}");
+        match &first {
+            Some((shown, _)) => assert_eq!(*shown, text, "{way:?}"),
+            None => first = Some((text, report)),
+        }
     }
-    shown.unwrap_or_default()
-}
-
-/// How near the case's approximate columns must be.
-fn near_of_case(output: &str) -> Vec<Near<'static>> {
-    match output {
-        "links_per_hour" => vec![("visitors", 0.033), ("p95_redirect_us", 0.01)],
-        "countries_per_minute" | "devices_per_hour" => vec![("visitors", 0.033)],
-        "referrers_per_hour" => vec![("visitors", 0.033), ("links", 0.033)],
-        "audience_per_minute" => vec![("links", 0.033)],
-        _ => Vec::new(),
-    }
+    first.expect("there is a way")
 }
 
 fn case_over(defects: bool, records: usize) {
@@ -230,11 +139,13 @@ fn case_over(defects: bool, records: usize) {
     let everything = |tables: &Tables| {
         let late = tables.ask("SELECT output, CAST(count(*) AS BIGINT) AS late FROM url_shortener.late_events GROUP BY output");
         let dead = tables.ask("SELECT \"partition\", \"offset\", reason FROM url_shortener.dead_letters");
-        Rows::of(&late, &[]).text() + &Rows::of(&dead, &[]).text() + &Rows::of(&tables.ask(&steady_accounts("url_shortener")), &[]).text()
+        Rows::of(&late).text() + &Rows::of(&dead).text() + &Rows::of(&tables.ask(&steady_accounts("url_shortener"))).text()
     };
-    proven(&pipeline, &near_of_case, &everything);
-    let (rows, late) = Expected::of(&pipeline, |_| Vec::new()).sizes();
-    assert!(rows > records && late > 50, "{rows} rows and {late} late events compare too little");
+    let (_, report) = proven(&pipeline, &everything);
+    let compared = |what: &str| report.checks.iter().filter(|check| check.what == what).map(|check| check.expected).sum::<u64>();
+    let (rows, late) = (compared("rows"), compared("late events"));
+    assert!(rows > records as u64 && late > 50, "{rows} rows and {late} late events compare too little");
+    assert_eq!(compared("dead letters") > 0, defects);
 }
 
 #[test]
@@ -245,25 +156,4 @@ fn the_case_equals_batch() {
 #[test]
 fn the_case_equals_batch_with_defects() {
     case_over(true, 10_000);
-}
-
-#[test]
-fn a_wrong_row_is_found() {
-    let batch = |clicks: i64| {
-        let columns: Vec<arrow::array::ArrayRef> = vec![
-            Arc::new(arrow::array::StringArray::from(vec!["a", "b"])),
-            Arc::new(arrow::array::Int64Array::from(vec![100, clicks])),
-            Arc::new(arrow::array::Float64Array::from(vec![Some(0.5), None])),
-        ];
-        let names = ["code", "clicks", "mean"];
-        RecordBatch::try_from_iter(names.into_iter().zip(columns)).expect("one length")
-    };
-    let rows = |clicks: i64, near: &[Near<'_>]| Rows::of(&[batch(clicks)], near);
-    assert_eq!(rows(7, &[]).len(), 2);
-    assert_eq!(rows(7, &[]).difference(&rows(7, &[]), &[]), None);
-    assert!(rows(7, &[]).difference(&rows(8, &[]), &[]).is_some());
-    let near = [("clicks", 0.01)];
-    assert_eq!(rows(1003, &near).difference(&rows(1000, &near), &near), None);
-    assert!(rows(1012, &near).difference(&rows(1000, &near), &near).is_some());
-    assert!(Rows::of(&[], &[]).difference(&rows(7, &[]), &[]).is_some());
 }

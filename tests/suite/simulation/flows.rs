@@ -150,6 +150,8 @@ pub fn flow(log: &Log, shape: Shape, parts: &Parts) -> Dataflow {
     let reader = log.clone();
     flow.sources.push(SourceSpec {
         name: "log".into(),
+        reading: 0,
+        letters: true,
         topic: "log".into(),
         schema: input_schema(),
         time: Some(TimeSpec { column: 1, delay_us: DELAY_US }),
@@ -168,7 +170,16 @@ pub fn flow(log: &Log, shape: Shape, parts: &Parts) -> Dataflow {
         }
     };
     let visible = schema.fields().len();
-    flow.outputs.push(OutputSpec { name: "out".into(), schema, key, visible, plan_hash: "same".into() });
+    flow.outputs.push(OutputSpec {
+        name: "out".into(),
+        delivered: false,
+        schema,
+        key,
+        visible,
+        plan_hash: "same".into(),
+        reading: 0,
+        behind_us: 0,
+    });
     flow.add("out/sink", vec![last], NodeKind::Sink(0));
     flow
 }
@@ -218,6 +229,7 @@ fn sessions(flow: &mut Dataflow, source: NodeId, shape: Shape, parts: &Parts) ->
         output: windowed_schema(),
         sources: vec![0],
         emit: Emit::Final,
+        latest: false,
     });
     let mut node = source;
     if shape.pre_aggregate {
