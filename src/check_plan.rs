@@ -5,11 +5,12 @@
 use datafusion::common::Column;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::logical_expr::expr::AggregateFunction;
-use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::logical_expr::{Expr, Join, LogicalPlan};
 use datafusion::sql::unparser::Unparser;
 use datafusion::sql::unparser::dialect::Dialect;
 use tidemill_pipelines::sql::{
-    AsofNode, Output, OutputTable, PlannedOutput, SourceTable, TimeKind, WindowKind, WindowNode, rank_bound, show_duration, time_kinds,
+    AsofNode, Joined, Output, OutputTable, PlannedOutput, SourceTable, TimeKind, WindowKind, WindowNode, joined, rank_bound, show_duration,
+    time_kinds,
 };
 
 /// What there is to say of an output's plan.
@@ -49,6 +50,7 @@ impl Steps {
             self.walk(input, output);
         }
         match plan {
+            LogicalPlan::Join(join) => self.join(join, output),
             LogicalPlan::TableScan(scan) => {
                 let columns: Vec<&str> = scan.projected_schema.fields().iter().map(|field| field.name().as_str()).collect();
                 let what = match (scan.source.downcast_ref::<SourceTable>(), scan.source.downcast_ref::<OutputTable>()) {
@@ -127,6 +129,36 @@ impl Steps {
         }
     }
 
+    /// A join bounded in time: the rows of both sides, for as long as a match may come.
+    fn join(&mut self, join: &Join, output: &Output) {
+        let Ok(Joined { span, keys, rest }) = joined(join, &[]) else { return };
+        let name = |plan: &LogicalPlan, index: usize| Column::from(plan.schema().qualified_field(index)).flat_name();
+        let (left, right) = (name(&join.left, span.left), name(&join.right, span.right));
+        let mut on: Vec<String> = keys.iter().map(|(left, right)| format!("{left} = {right}")).collect();
+        on.push(match (span.low_us, span.high_us) {
+            (0, 0) => format!("{right} = {left}"),
+            (low, high) => format!("{right} from {} to {}", moved(&left, low), moved(&left, high)),
+        });
+        on.extend(rest.iter().map(|condition| condition.human_display().to_string()));
+        let kind = join.join_type.to_string().to_lowercase();
+        self.steps.push(format!("{kind} join on {}", on.join(" and ")));
+        if keys.is_empty() {
+            self.steps.push("nothing is equal on both sides: one worker does all of this join".to_owned());
+        }
+        let lateness = if output.lateness_us == 0 { String::new() } else { format!(" + {}", show_duration(output.lateness_us)) };
+        let (mut rows, mut others) = (Vec::new(), Vec::new());
+        sources(&join.left, &mut rows);
+        sources(&join.right, &mut others);
+        let both = format!("{} and {}", rows.join(", "), others.join(", "));
+        for (names, time, reach_us) in [(&rows, &left, span.high_us), (&others, &right, span.low_us.saturating_neg())] {
+            self.kept.push(Kept {
+                text: format!("rows of {}: each until the watermarks of {both} pass {}{lateness}", names.join(", "), moved(time, reach_us)),
+                for_ever: false,
+                windowed: false,
+            });
+        }
+    }
+
     /// An as-of join: its rows wait, its versions stay.
     fn asof(&mut self, node: &AsofNode, output: &Output) {
         self.walk(&node.left, output);
@@ -192,6 +224,15 @@ impl Steps {
             },
         };
         self.kept.push(kept);
+    }
+}
+
+/// A time and a span.
+fn moved(time: &str, by_us: i64) -> String {
+    match by_us {
+        0 => time.to_owned(),
+        1.. => format!("{time} + {}", show_duration(by_us)),
+        _ => format!("{time} - {}", show_duration(by_us.saturating_neg())),
     }
 }
 

@@ -10,6 +10,7 @@ pub mod expression;
 pub mod groups;
 pub mod hold_back;
 pub mod identity;
+pub mod join;
 pub mod judge;
 pub mod keys;
 pub mod pane;

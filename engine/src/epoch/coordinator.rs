@@ -5,7 +5,7 @@
 //! and the next manifest names the version that exists. Changes of a failed epoch are not lost: a part leaves this module only in a
 //! committed manifest, otherwise the run ends and restarts from the epoch before. Called by `run` and by the simulation.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -386,7 +386,11 @@ impl Coordinator {
         }
         let name = |output: usize| self.flow.outputs.get(output).map_or("", |output| output.name.as_str());
         let dead: Vec<_> = parts.iter().flat_map(|part| &part.dead).map(|(output, letter)| (output.map(name), letter)).collect();
-        let late: Vec<_> = parts.iter().flat_map(|part| &part.late).map(|(output, event)| (name(*output), event)).collect();
+        // A record that is on both sides of a join misses its one chance twice.
+        let mut missed = HashSet::new();
+        let late = parts.iter().flat_map(|part| &part.late);
+        let late = late.filter(|(output, event)| missed.insert((*output, event.source, event.partition, event.offset, event.window_start)));
+        let late: Vec<_> = late.map(|(output, event)| (name(*output), event)).collect();
         for (table, slot) in next.tables.iter().zip(&mut changes) {
             let batch = match table.folder.as_str() {
                 system::DEAD_LETTERS if !dead.is_empty() => dead_letter_batch(&dead, &self.names)?,

@@ -17,7 +17,6 @@ use tidemill_operators::hold_back::HoldBack;
 
 use super::aggregate::data_type;
 use super::expr::{column, compile};
-use super::settle::Untoken;
 use super::stream::{Stream, arrow_schema, together};
 use super::tail::{Tail, TailKind};
 use super::{Lowering, all_columns, nullable, plain_column};
@@ -25,7 +24,7 @@ use crate::sql::{AsofNode, TIMESTAMP, key_of};
 
 impl Lowering<'_> {
     pub(super) fn asof(&mut self, node: &AsofNode) -> Result<Stream> {
-        let (left, right) = (self.plan(&node.left)?, self.plan(&node.right)?);
+        let [left, right] = self.both_sides(&node.left, &node.right)?;
         let named = matches!(left.tail, Some(Tail { kind: TailKind::Names, .. }));
         if !named && (!left.raw || left.revises || left.span.is_some()) {
             return Err(Error::refused("the left side of an ASOF JOIN must be a source's rows, or those of another ASOF JOIN"));
@@ -37,10 +36,6 @@ impl Lowering<'_> {
         let keys = node.on.len();
         let (mut left_node, left_schema) = self.asof_rows(node, &left)?;
         let (mut right_node, right_schema) = self.asof_versions(node, &right)?;
-        // A record that is on both sides is settled with its row.
-        if right.sources.iter().any(|source| left.sources.contains(source)) {
-            right_node = self.add_operator(vec![right_node], "untoken", Arc::new(|| Ok(Box::new(Untoken) as Box<dyn Operator>)));
-        }
         let lateness_us = self.lateness_us();
         let sources = together(&left.sources, &right.sources);
         let name = |source: &usize| (*source, self.flow.sources[*source].name.clone());
@@ -73,7 +68,7 @@ impl Lowering<'_> {
         Ok(Stream { node: joined, schema, revises: true, raw: false, sources, span: None, behind_us: 0, tail })
     }
 
-    fn held_back(&mut self, node: NodeId, lateness_us: i64) -> NodeId {
+    pub(super) fn held_back(&mut self, node: NodeId, lateness_us: i64) -> NodeId {
         if lateness_us == 0 {
             return node;
         }

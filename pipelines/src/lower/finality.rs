@@ -4,6 +4,7 @@
 //! the watermark that reaches the node: behind a view that is read, which holds its watermark back by its own bound, that bound is
 //! already over. Used by `sink` for results that can't be taken back.
 
+use datafusion::common::JoinType;
 use datafusion::logical_expr::{Expr, LogicalPlan};
 use tidemill_engine::error::{Error, Result};
 
@@ -61,6 +62,8 @@ impl Lowering<'_> {
             LogicalPlan::Projection(_) | LogicalPlan::Filter(_) | LogicalPlan::SubqueryAlias(_) | LogicalPlan::Unnest(_) => {
                 plan.inputs().first().map_or(Ok(Ends::AtOnce), |input| self.ends(input))
             }
+            // Pairs of rows that stand stand too; what has no match is known later, and early at the end of a bounded run.
+            LogicalPlan::Join(join) if join.join_type == JoinType::Inner => Ok(later(self.ends(&join.left)?, self.ends(&join.right)?)),
             LogicalPlan::Union(union) => union.inputs.iter().try_fold(Ends::AtOnce, |all, input| Ok(later(all, self.ends(input)?))),
             LogicalPlan::Window(window) => {
                 let kinds = time_kinds(&window.input);

@@ -4,11 +4,13 @@
 //! key; a materialized view that reads another gets its changes, held back by that view's lateness. Ids of nodes with state are `<output>_<n>_<name>`
 //! and do not depend on the number of workers, since state belongs to them. What can't be run is refused here at the latest.
 
+mod again;
 mod aggregate;
 mod asof;
 pub mod calls;
 pub mod expr;
 mod finality;
+mod join;
 mod keyed;
 mod latest;
 mod readings;
@@ -81,6 +83,8 @@ pub fn lower(
     }
     let mut lowering = Lowering {
         program,
+        plans: &plans,
+        again: 0,
         flow: Dataflow::default(),
         workers,
         sources: BTreeMap::new(),
@@ -126,6 +130,9 @@ fn rewritten(plan: &LogicalPlan) -> Result<LogicalPlan> {
 
 struct Lowering<'a> {
     program: &'a Program,
+    plans: &'a [OutputPlan<'a>],
+    /// How many joins deep a side is read that shares sources with the other: views that are missing there are run once more.
+    again: u32,
     flow: Dataflow,
     workers: usize,
     /// Source nodes by name, with the source's index.
@@ -215,7 +222,14 @@ impl<'a> Lowering<'a> {
         }
         let stream = self.plan(plan)?;
         let stream = self.settled(stream)?;
-        let named = matches!(stream.tail, Some(Tail { kind: TailKind::Names, .. }));
+        let named = matches!(stream.tail, Some(Tail { kind: TailKind::Names | TailKind::Pairs { whole: true }, .. }));
+        if let Some(Tail { kind: TailKind::Pairs { whole: false }, .. }) = &stream.tail
+            && stream.revises
+        {
+            return Err(Error::refused(
+                "its rows may be revised, and nothing tells them apart: select the key columns of the views that it joins too",
+            ));
+        }
         if keyed.key.is_empty() && stream.revises && !named {
             return Err(Error::refused("its rows may be revised, but it has no key: select the key columns (GROUP BY, PARTITION BY) too"));
         }
@@ -241,9 +255,11 @@ impl<'a> Lowering<'a> {
 
     /// An output's rows, the columns of its table and its key. Rows without a key that may be revised are kept by their names, hidden.
     fn table_of(&mut self, stream: &Stream, keyed: &keyed::Keyed) -> (NodeId, SchemaRef, Vec<usize>) {
-        let Some(tail) = stream.tail.as_ref().filter(|_| keyed.key.is_empty()) else {
-            return (stream.node, Arc::clone(&stream.schema), keyed.key.clone());
-        };
+        let Some(tail) = &stream.tail else { return (stream.node, Arc::clone(&stream.schema), keyed.key.clone()) };
+        if !keyed.key.is_empty() || !stream.revises {
+            let node = self.project(stream.node, Vec::new(), all_columns(&stream.schema), &stream.schema, "rows");
+            return (node, Arc::clone(&stream.schema), keyed.key.clone());
+        }
         let width = stream.schema.fields().len();
         let mut fields: Vec<Field> = stream.schema.fields().iter().map(|field| field.as_ref().clone()).collect();
         fields.extend(tail.fields.iter().enumerate().map(|(index, field)| field.clone().with_name(format!("_key_{index}"))));
@@ -296,6 +312,7 @@ impl<'a> Lowering<'a> {
                 _ => self.map(plan)?,
             },
             LogicalPlan::Union(union) => self.union(union, plan)?,
+            LogicalPlan::Join(join) => self.join(join, plan)?,
             LogicalPlan::Aggregate(aggregate) => self.aggregate(aggregate)?,
             LogicalPlan::Unnest(unnest) => self.unnest(unnest, plan)?,
             LogicalPlan::Extension(extension) => match WindowNode::of(extension) {
@@ -336,7 +353,10 @@ impl<'a> Lowering<'a> {
         let Some(table) = scan.source.downcast_ref::<OutputTable>() else {
             return Err(Error::refused(format!("{} is no source, view or output of this file", scan.table_name)));
         };
-        let read = self.outputs.get(&table.name).cloned().ok_or_else(|| Error::failed(format!("no output {}", table.name)))?;
+        let read = match self.outputs.get(&table.name) {
+            Some(read) => read.clone(),
+            None => self.run_again(&table.name)?,
+        };
         if self.program.outputs.iter().any(|output| output.name == table.name && output.state_ttl_us.is_some()) {
             return Err(Error::refused(format!(
                 "{} has state_ttl: what it replaces is no longer held, so nothing can be computed from its changes; query its table instead",

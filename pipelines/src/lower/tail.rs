@@ -41,6 +41,11 @@ pub enum TailKind {
     },
     /// What names each row, of a result that has no key of its own: source, partition and offset of the record it is of.
     Names,
+    /// What names each row of a join, of which no single record is at fault.
+    Pairs {
+        /// No two rows are named alike.
+        whole: bool,
+    },
 }
 
 impl Tail {
@@ -98,6 +103,10 @@ impl Lowering<'_> {
                 columns.extend(tail.columns(own));
                 self.project_named(input, filters, columns, &tail.behind(schema), name)
             }
+            Some(tail @ Tail { kind: TailKind::Pairs { .. }, .. }) => {
+                columns.extend(tail.columns(own));
+                self.project(input.node, filters, columns, &tail.behind(schema), name)
+            }
             Some(tail @ Tail { kind: TailKind::Changes { keys, .. }, .. }) => {
                 let (deleted, schema) = (own + keys, tail.behind(schema));
                 let make: Make = Arc::new(move || {
@@ -117,7 +126,7 @@ impl Lowering<'_> {
                 Ok(self.settled(Stream { node, schema: Arc::clone(schema), ..input.clone() })?.node)
             }
             Some(Tail { kind: TailKind::Names, .. }) => Ok(self.project_named(input, Vec::new(), columns, schema, name)),
-            None => Ok(self.project(input.node, Vec::new(), columns, schema, name)),
+            Some(Tail { kind: TailKind::Pairs { .. }, .. }) | None => Ok(self.project(input.node, Vec::new(), columns, schema, name)),
         }
     }
 

@@ -58,8 +58,8 @@ impl Lowering<'_> {
         let order = order.collect::<Result<Vec<_>>>()?;
         let window_end = window_end(&input, &partition, &mut columns, &mut fields);
         let mut names = Vec::new();
-        if let Some(Tail { kind: TailKind::Names, fields: of_names }) = &input.tail {
-            // Rows that are named by their records are ranked by those names.
+        if let Some(Tail { kind: TailKind::Names | TailKind::Pairs { .. }, fields: of_names }) = &input.tail {
+            // Rows without a key are ranked by what names them.
             for (index, field) in of_names.iter().enumerate() {
                 names.push(columns.len());
                 columns.push(column(input.schema.fields().len() + index, field.data_type().clone(), field.name()));

@@ -16,6 +16,7 @@ use datafusion::logical_expr::{
     Accumulator as OneGroup, AggregateUDF, AggregateUDFImpl, EmitTo, Expr, ExprSchemable, GroupsAccumulator, Signature, Volatility,
 };
 use tidemill_engine::error::Error;
+use tidemill_engine::hash::hash_bytes;
 use tidemill_operators::aggregate::{Accumulator, Function, Spec, accumulator};
 
 /// Ours for an aggregate whose result is rounded; `None` for one that is exact anyway.
@@ -51,7 +52,11 @@ fn ours(function: Function, call: &AggregateFunction, input: &DFSchema, returns:
 /// One of our aggregates as DataFusion calls it.
 pub fn udaf(spec: Spec) -> Arc<AggregateUDF> {
     // Not the names of DataFusion's own: its rules take those apart, a sum into sums of sums.
-    let name = format!("exact_{}", spec.function.name());
+    // Two calls that differ in what no argument says (a quantile) must differ in name too: its rules know expressions by their names.
+    let name = match &spec.function {
+        Function::Listing(listing) => format!("exact_{}_{:x}", spec.function.name(), hash_bytes(format!("{listing:?}").as_bytes(), 0)),
+        other => format!("exact_{}", other.name()),
+    };
     Arc::new(AggregateUDF::new_from_impl(Ours { spec, name, signature: Signature::any(1, Volatility::Immutable) }))
 }
 

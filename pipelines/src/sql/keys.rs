@@ -1,15 +1,16 @@
 //! A view's key, and the bound of a top-k, both read from the analysed plan.
 //!
 //! Always: the key of a GROUP BY is its columns, of DISTINCT all columns, of `ROW_NUMBER() <= k` the partition columns and the number
-//! (for `= 1` the partition columns alone), of a changelog its PRIMARY KEY; a view without any of these appends. Key columns that SELECT leaves out stay in the key,
+//! (for `= 1` the partition columns alone), of a changelog its PRIMARY KEY, of a join of keyed results both keys; a view without any of these appends. Key columns that SELECT leaves out stay in the key,
 //! without an output column. Used by `plan`, `shape` and the lowering.
 
-use datafusion::common::ScalarValue;
+use datafusion::common::{Column, ScalarValue};
 use datafusion::logical_expr::expr::{WindowFunction, WindowFunctionDefinition};
 use datafusion::logical_expr::utils::split_conjunction;
-use datafusion::logical_expr::{BinaryExpr, Distinct, Expr, Filter, LogicalPlan, Operator, TableSource, Window};
+use datafusion::logical_expr::{BinaryExpr, Distinct, Expr, Filter, Join, LogicalPlan, Operator, TableSource, Window};
 
 use super::context::{OutputTable, SourceTable};
+use super::join::{keeps, shows};
 use super::shape::{Stored, stored};
 use super::time::column_of;
 use super::windows::{WINDOW_START, WindowKind, WindowNode};
@@ -48,6 +49,7 @@ pub fn key_of(plan: &LogicalPlan) -> Option<Vec<KeyColumn>> {
             };
             Some(key.into_iter().map(|column| moved(plan, column, place)).collect())
         }
+        LogicalPlan::Join(join) => joined_key(join),
         LogicalPlan::Extension(extension) => {
             let node = WindowNode::of(extension)?;
             let mut key = key_of(&node.input)?;
@@ -59,6 +61,41 @@ pub fn key_of(plan: &LogicalPlan) -> Option<Vec<KeyColumn>> {
         }
         _ => None,
     }
+}
+
+/// The key of a join of results: both sides' keys. `None` where a side is rows of a source, which have names but no key.
+fn joined_key(join: &Join) -> Option<Vec<KeyColumn>> {
+    let (left, right) = shows(join.join_type);
+    let mut key = if left { key_of(&join.left)? } else { Vec::new() };
+    if right {
+        let (by, own) = if left { (join.left.schema().fields().len(), key.len()) } else { (0, 0) };
+        // What equals a column of the left key says nothing more, where there is a left row for each.
+        let same = |index: usize| {
+            let column = Column::from(join.right.schema().qualified_field(index));
+            let equal = |(one, other): &(Expr, Expr)| match (one, other) {
+                (Expr::Column(one), Expr::Column(other)) if *other == column => join.left.schema().maybe_index_of_column(one),
+                _ => None,
+            };
+            let found = equalities(join).iter().find_map(equal);
+            left && !keeps(join.join_type, 1) && key[..own].iter().any(|each| found.is_some() && each.output == found)
+        };
+        let more: Vec<KeyColumn> = key_of(&join.right)?.into_iter().filter(|each| !each.output.is_some_and(same)).collect();
+        key.extend(more.into_iter().map(|each| KeyColumn { output: each.output.map(|index| index + by), ..each }));
+    }
+    Some(key)
+}
+
+/// The equalities of a join, split off its condition or not yet.
+fn equalities(join: &Join) -> Vec<(Expr, Expr)> {
+    let written = join.filter.iter().flat_map(split_conjunction).filter_map(|condition| match condition {
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) => {
+            let of_left = |expr: &Expr| matches!(expr, Expr::Column(column) if join.left.schema().has_column(column));
+            let (left, right) = (left.as_ref().clone(), right.as_ref().clone());
+            Some(if of_left(&left) { (left, right) } else { (right, left) })
+        }
+        _ => None,
+    });
+    join.on.iter().cloned().chain(written).collect()
 }
 
 /// The PRIMARY KEY of a changelog; `None` when the source is a plain stream, whose rows are only added.

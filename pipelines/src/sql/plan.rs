@@ -13,7 +13,7 @@ use datafusion::common::DataFusionError;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, TableSource, cast};
 use datafusion::optimizer::{Analyzer, Optimizer, OptimizerContext, OptimizerRule};
 use datafusion::sql::planner::SqlToRel;
-use datafusion::sql::sqlparser::ast::{Expr as SqlExpr, Query, SetExpr, Spanned, Statement, visit_expressions};
+use datafusion::sql::sqlparser::ast::{Expr as SqlExpr, Query, Select, SetExpr, Spanned, Statement, Visit, Visitor, visit_expressions};
 
 use super::asof::sink_filters;
 use super::context::{Catalog, OutputTable, SourceTable, ViewTable, config};
@@ -24,7 +24,7 @@ use super::keys::{KeyColumn, key_of};
 use super::order;
 use super::program::{Output, Place, Program, View};
 use super::sets;
-use super::shape::{self, Stored};
+use super::shape::{self, Places, Stored};
 use super::stars;
 use super::time::{TimeKind, time_kinds};
 use super::ttl;
@@ -121,8 +121,8 @@ struct Planning<'a> {
     items: Vec<Item<'a>>,
     /// Views and outputs planned so far.
     tables: BTreeMap<String, Arc<dyn TableSource>>,
-    /// Where the last OVER stood: a plan has no places.
-    over: Option<Place>,
+    /// Where the last OVER and the last join stood: a plan has no places.
+    places: Places,
     planned: Vec<PlannedOutput>,
 }
 
@@ -131,7 +131,7 @@ impl<'a> Planning<'a> {
         let views = program.views.iter().map(Item::View);
         let mut items: Vec<Item<'a>> = views.chain(program.outputs.iter().map(Item::Output)).collect();
         items.sort_by_key(Item::at);
-        Ok(Self { program, items, tables: BTreeMap::new(), over: None, planned: Vec::new() })
+        Ok(Self { program, items, tables: BTreeMap::new(), places: Places::default(), planned: Vec::new() })
     }
 
     fn run(mut self) -> Checked<Vec<PlannedOutput>> {
@@ -161,7 +161,7 @@ impl<'a> Planning<'a> {
         let mut query = item.query().clone();
         let sources: Vec<&str> = self.program.sources.iter().map(|source| source.name.as_str()).collect();
         stars::settle(&mut query, &sources, hidden);
-        self.over = over(&query).or(self.over);
+        self.places = Places { over: over(&query).or(self.places.over), join: second(&query).or(self.places.join) };
         let statement = Statement::Query(Box::new(query.clone()));
         let complain = |error: DataFusionError| explain(&error, &query, &catalog);
         let plan = SqlToRel::new(&catalog).sql_statement_to_plan(statement).map_err(complain)?;
@@ -184,7 +184,7 @@ impl<'a> Planning<'a> {
                     (Some(insert), Some(sink)) => insert::fit(bounded, output, insert, sink, |index| item_place(&output.query, index))?,
                     _ => storable(bounded, output)?,
                 };
-                shape::check(&analyzed, output.at, self.over)?;
+                shape::check(&analyzed, output.at, self.places)?;
                 let optimized = optimize(analyzed.clone()).map_err(complain)?;
                 self.keep(output, analyzed, optimized);
             }
@@ -274,6 +274,24 @@ fn item_place(query: &Query, index: usize) -> Option<Place> {
             _ => return None,
         }
     }
+}
+
+/// The first table that is joined to another.
+fn second(query: &Query) -> Option<Place> {
+    struct Second(Option<Place>);
+    impl Visitor for Second {
+        type Break = ();
+
+        fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<()> {
+            let joined = select.from.iter().flat_map(|table| &table.joins).map(|join| &join.relation);
+            let listed = select.from.iter().skip(1).map(|table| &table.relation);
+            self.0 = joined.chain(listed).find_map(|relation| place(relation.span()));
+            if self.0.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        }
+    }
+    let mut second = Second(None);
+    let _ = query.visit(&mut second);
+    second.0
 }
 
 /// The first function with OVER.

@@ -199,16 +199,11 @@ impl Refuse<'_> {
         }
         match select.from.as_slice() {
             [] => no(here, format!("a SELECT without FROM {NOT_YET}"), "read a source or a view"),
-            [one] => self.joins(one),
-            [one, other, ..] => {
-                let at = place(other.span()).or(place(one.span())).unwrap_or(here);
-                no(at, format!("a join {NOT_YET}; FROM reads one table"), "read one table")
-            }
+            all => all.iter().try_for_each(|one| self.joins(one)),
         }
     }
 
     fn joins(&self, table: &TableWithJoins) -> Step {
-        let other = table.joins.iter().find(|join| !matches!(join.join_operator, JoinOperator::AsOf { .. }));
         for join in &table.joins {
             if let JoinOperator::AsOf { constraint, .. } = &join.join_operator
                 && !matches!(constraint, JoinConstraint::On(_))
@@ -217,9 +212,42 @@ impl Refuse<'_> {
                 return no(at, "ASOF JOIN takes ON", format!("write {}", asof::SHAPE));
             }
         }
-        let Some(join) = other else { return ControlFlow::Continue(()) };
-        let at = place(join.relation.span());
-        no(self.join_keyword(at), format!("a join {NOT_YET}"), "read one table")
+        for join in &table.joins {
+            let at = self.join_keyword(place(join.relation.span()));
+            let outer = matches!(join.join_operator, JoinOperator::Right(_) | JoinOperator::RightOuter(_) | JoinOperator::FullOuter(_));
+            match &join.join_operator {
+                JoinOperator::CrossApply | JoinOperator::OuterApply | JoinOperator::StraightJoin(_) => {
+                    return no(at, format!("this join {NOT_YET}"), "write JOIN … ON");
+                }
+                JoinOperator::ArrayJoin | JoinOperator::LeftArrayJoin | JoinOperator::InnerArrayJoin => {
+                    return no(at, format!("ARRAY JOIN {NOT_YET}"), "write SELECT id, unnest(tags) AS tag FROM …");
+                }
+                JoinOperator::Join(on)
+                | JoinOperator::Inner(on)
+                | JoinOperator::Left(on)
+                | JoinOperator::LeftOuter(on)
+                | JoinOperator::Right(on)
+                | JoinOperator::RightOuter(on)
+                | JoinOperator::FullOuter(on)
+                | JoinOperator::CrossJoin(on)
+                | JoinOperator::Semi(on)
+                | JoinOperator::LeftSemi(on)
+                | JoinOperator::RightSemi(on)
+                | JoinOperator::Anti(on)
+                | JoinOperator::LeftAnti(on)
+                | JoinOperator::RightAnti(on) => match on {
+                    JoinConstraint::Natural => {
+                        return no(at, "NATURAL JOIN joins on whatever columns are called alike", "write ON a.k = b.k AND …");
+                    }
+                    JoinConstraint::Using(_) if outer => {
+                        return no(at, "USING in a RIGHT or FULL JOIN is not supported", "write ON a.k = b.k AND …");
+                    }
+                    _ => {}
+                },
+                _ => {}
+            }
+        }
+        ControlFlow::Continue(())
     }
 
     /// The first word of `LEFT OUTER JOIN` and the like.

@@ -1,7 +1,7 @@
 //! What a plan may be made of: the last check, on the analysed plan, of what syntax alone can't tell.
 //!
-//! Always: a plan that passes has only nodes the lowering knows: scans, projections, filters, aggregates, our windows, as-of joins, top-k,
-//! unions, unnest and DISTINCT. Called by `plan`.
+//! Always: a plan that passes has only nodes the lowering knows: scans, projections, filters, aggregates, our windows, as-of joins, joins
+//! bounded in time, top-k, unions, unnest and DISTINCT. Called by `plan`.
 
 use datafusion::arrow::datatypes::{DataType, TimeUnit};
 use datafusion::logical_expr::{Distinct, Expr, LogicalPlan};
@@ -9,17 +9,28 @@ use datafusion::logical_expr::{Distinct, Expr, LogicalPlan};
 use super::asof::AsofNode;
 use super::context::SourceTable;
 use super::error::{Checked, Complaint};
+use super::join::{Unbounded, joined};
 use super::keys::{is_row_number, rank_bound};
 use super::program::Place;
 use super::types::sql_name;
 use super::windows::WindowNode;
 
-/// Refuses nodes that nothing runs. `over` is where the statement's first OVER stands.
-pub(super) fn check(plan: &LogicalPlan, at: Place, over: Option<Place>) -> Checked<()> {
-    walk(plan, false, at, over)
+/// Where things stand in a statement's text.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Places {
+    /// Its first OVER.
+    pub over: Option<Place>,
+    /// The first table that is joined to another.
+    pub join: Option<Place>,
 }
 
-fn walk(plan: &LogicalPlan, bounded: bool, at: Place, over: Option<Place>) -> Checked<()> {
+/// Refuses nodes that nothing runs.
+pub(super) fn check(plan: &LogicalPlan, at: Place, places: Places) -> Checked<()> {
+    walk(plan, false, &[], at, places)
+}
+
+/// `above`: conditions of a WHERE right above.
+fn walk(plan: &LogicalPlan, bounded: bool, above: &[Expr], at: Place, places: Places) -> Checked<()> {
     let refuse = |what: &str, help: &str| Err(Complaint::new(at, format!("{what} is not supported yet")).help(help));
     let mut below = false;
     match plan {
@@ -28,7 +39,7 @@ fn walk(plan: &LogicalPlan, bounded: bool, at: Place, over: Option<Place>) -> Ch
         LogicalPlan::Distinct(Distinct::All(_)) => {}
         LogicalPlan::Filter(filter) => below = bounded || rank_bound(filter).is_some(),
         LogicalPlan::Window(window) => {
-            let at = over.unwrap_or(at);
+            let at = places.over.unwrap_or(at);
             let rows = window.window_expr.iter().all(|expr| match expr {
                 Expr::WindowFunction(function) => is_row_number(function),
                 Expr::Alias(alias) => matches!(alias.expr.as_ref(), Expr::WindowFunction(function) if is_row_number(function)),
@@ -57,10 +68,22 @@ fn walk(plan: &LogicalPlan, bounded: bool, at: Place, over: Option<Place>) -> Ch
         LogicalPlan::Join(_) if plan.inputs().into_iter().any(|input| changelog(input).is_some()) => {
             let name = plan.inputs().into_iter().find_map(changelog).unwrap_or_default();
             let message = format!("{name} is a changelog (it has a PRIMARY KEY): it is joined as of a time");
+            let at = places.join.unwrap_or(at);
             let help = format!("write a ASOF JOIN {name} MATCH_CONDITION (a.ts >= {name}.ts) ON a.k = {name}.k");
             return Err(Complaint::new(at, message).help(help));
         }
-        LogicalPlan::Join(_) => return refuse("a join", "read one table"),
+        LogicalPlan::Join(join) => {
+            let at = places.join.unwrap_or(at);
+            if plan.inputs().into_iter().any(unnests) {
+                let help = "join the rows first, and unnest the result";
+                return Err(Complaint::new(at, "a join with the elements of unnest is not supported").help(help));
+            }
+            if plan.inputs().into_iter().any(united) {
+                let help = "write one SELECT with CASE, or make the union a materialized view with a key";
+                return Err(Complaint::new(at, "a join with a UNION ALL of one source with itself is not supported").help(help));
+            }
+            joined(join, above).map_err(|why| unbounded(why, at))?;
+        }
         LogicalPlan::Sort(_) | LogicalPlan::Limit(_) => return refuse("ORDER BY or LIMIT in a view", "order when you read"),
         LogicalPlan::Unnest(unnest) => {
             if !unnest.struct_type_columns.is_empty() {
@@ -73,7 +96,57 @@ fn walk(plan: &LogicalPlan, bounded: bool, at: Place, over: Option<Place>) -> Ch
         LogicalPlan::EmptyRelation(_) | LogicalPlan::Values(_) => return refuse("a SELECT without a table", "read a source"),
         _ => return refuse("this form of query", "write it with FROM, WHERE, GROUP BY and the window functions"),
     }
-    plan.inputs().into_iter().try_for_each(|input| walk(input, below, at, over))
+    let conditions: Vec<Expr> = match plan {
+        LogicalPlan::Filter(filter) => std::iter::once(&filter.predicate).chain(above).cloned().collect(),
+        // A condition on a chain of joins belongs to the join whose sides it names.
+        LogicalPlan::Join(_) => above.to_vec(),
+        _ => Vec::new(),
+    };
+    plan.inputs().into_iter().try_for_each(|input| walk(input, below, &conditions, at, places))
+}
+
+/// What to write instead of a join that nothing bounds.
+fn unbounded(why: Unbounded, at: Place) -> Complaint {
+    match why {
+        Unbounded::Open { left, right, half } => {
+            let (Some(one), Some(other)) = (left.first(), right.first()) else {
+                let help = "a time column is a source's WATERMARK column, or a window's end, passed on unchanged; join those of both sides";
+                return Complaint::new(at, "a join of two streams needs a time column on both sides, which bounds what is kept").help(help);
+            };
+            let what = match half {
+                true => "this join is bounded in time on one side only: rows would be kept for ever",
+                false => "this join of two streams is bounded by nothing: rows would be kept for ever",
+            };
+            Complaint::new(at, what).help(format!(
+                "add AND {other} BETWEEN {one} - INTERVAL '10 minutes' AND {one} + INTERVAL '10 minutes' to ON; for the latest value write ASOF JOIN"
+            ))
+        }
+        Unbounded::Empty => Complaint::new(at, "no pair of rows can meet the bounds in time of this join").help("swap the bounds"),
+        Unbounded::NullEquals => Complaint::new(at, "IS NOT DISTINCT FROM in a join is not supported").help("write =, which no NULL meets"),
+    }
+}
+
+/// Rows of a plan are a source's, once more than they are there.
+fn united(plan: &LogicalPlan) -> bool {
+    fn sources<'a>(plan: &'a LogicalPlan, into: &mut Vec<&'a str>) {
+        match plan {
+            LogicalPlan::TableScan(scan) => into.extend(scan.source.downcast_ref::<SourceTable>().map(|source| source.name.as_str())),
+            LogicalPlan::Aggregate(_) | LogicalPlan::Distinct(_) | LogicalPlan::Window(_) => {}
+            other => other.inputs().into_iter().for_each(|input| sources(input, into)),
+        }
+    }
+    match plan {
+        LogicalPlan::Aggregate(_) | LogicalPlan::Distinct(_) | LogicalPlan::Window(_) => false,
+        LogicalPlan::Union(union) => {
+            let mut all = Vec::new();
+            union.inputs.iter().for_each(|input| sources(input, &mut all));
+            let count = all.len();
+            all.sort_unstable();
+            all.dedup();
+            all.len() < count || union.inputs.iter().any(|input| united(input))
+        }
+        other => other.inputs().into_iter().any(united),
+    }
 }
 
 /// Rows of a plan are elements of lists.

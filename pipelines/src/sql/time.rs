@@ -7,6 +7,7 @@ use datafusion::logical_expr::{Distinct, Expr, LogicalPlan};
 
 use super::asof::AsofNode;
 use super::context::{OutputTable, SourceTable};
+use super::join;
 use super::windows::{WindowKind, WindowNode};
 
 /// What a column says about time.
@@ -77,6 +78,7 @@ pub fn time_kinds(plan: &LogicalPlan) -> Vec<Option<TimeKind>> {
             let first = inputs.next().unwrap_or_default();
             inputs.fold(first, |all, other| all.into_iter().zip(other).map(|(one, two)| if one == two { one } else { None }).collect())
         }
+        LogicalPlan::Join(join) => join::times(join),
         LogicalPlan::Extension(extension) => match WindowNode::of(extension) {
             Some(node) => {
                 let start = match node.kind {

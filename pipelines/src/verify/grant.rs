@@ -90,6 +90,19 @@ pub fn grants(plan: &LogicalPlan, inlined: &dyn Fn(&TableScan) -> Option<Logical
             let first = inputs.next()??;
             inputs.try_fold(first, |all, next| Some(all.into_iter().zip(next?).map(|(a, b)| a.and(b)).collect()))
         }
+        LogicalPlan::Join(join) => {
+            let (left, right) = (below(&join.left)?, below(&join.right)?);
+            let exact =
+                |(one, other): &(Expr, Expr)| of(one, &join.left, &left) == Grant::Exact && of(other, &join.right, &right) == Grant::Exact;
+            let plain = |grants: &[Grant]| grants.iter().all(|grant| *grant == Grant::Exact);
+            // A condition over both sides may read any of their columns.
+            if !join.on.iter().all(exact) || (join.filter.is_some() && !(plain(&left) && plain(&right))) {
+                return None;
+            }
+            let shown = crate::sql::shows(join.join_type);
+            let of_left = left.into_iter().filter(|_| shown.0);
+            Some(of_left.chain(right.into_iter().filter(|_| shown.1)).collect())
+        }
         LogicalPlan::Unnest(unnest) => {
             let input = below(&unnest.input)?;
             let kept = |from: &usize| {

@@ -16,16 +16,16 @@ use datafusion::functions_aggregate::expr_fn::count_distinct;
 use datafusion::logical_expr::expr::Sort;
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{
-    Aggregate, Distinct, Expr, Extension, Filter, LogicalPlan, LogicalPlanBuilder, Projection, SubqueryAlias, TableScan, Window, cast, lit,
-    when,
+    Aggregate, Distinct, Expr, Extension, Filter, Join, LogicalPlan, LogicalPlanBuilder, Projection, SubqueryAlias, TableScan, Window,
+    cast, lit, when,
 };
 
 use super::{CARRIED, OFFSET, PARTITION, SOURCE, WATERMARK, exact, kept, ordered};
 use crate::sql::batch::{tied, to_batch};
 use crate::sql::batch_changes::{Changes, asof, latest};
 use crate::sql::{
-    AsofNode, OutputTable, SourceTable, TimeKind, WINDOW_END, WINDOW_START, WindowKind, WindowNode, is_row_number, key_of, of_doubles,
-    time_kinds,
+    AsofNode, Joined, OutputTable, SourceTable, TimeKind, WINDOW_END, WINDOW_START, WindowKind, WindowNode, is_row_number, joined, key_of,
+    of_doubles, time_kinds,
 };
 
 use tidemill_connectors::tombstone::DELETED_COLUMN;
@@ -57,15 +57,14 @@ pub trait World {
 
 /// The plan of an output's rows.
 pub fn rows(plan: &LogicalPlan, rules: Rules, world: &dyn World) -> Result<LogicalPlan> {
-    let mut walk = Walk { world, rules, late: Vec::new(), versions: false };
-    let walked = walk.walk(plan.clone(), false)?;
+    let walked = Walk::new(world, rules).walk(plan.clone(), false)?;
     shaped(walked, plan.schema(), false)
 }
 
 /// The plans of an output's late rows: source, partition, offset, start of the missed window in microseconds (of a session, the row's
 /// time). `plan` is the optimised one: a condition that removes a row stands below its window there, and what is filtered is never late.
 pub fn late(plan: &LogicalPlan, lateness_us: i64, world: &dyn World) -> Result<Vec<LogicalPlan>> {
-    let mut walk = Walk { world, rules: Rules { lateness_us, closed_only: false }, late: Vec::new(), versions: false };
+    let mut walk = Walk::new(world, Rules { lateness_us, closed_only: false });
     walk.walk(plan.clone(), false)?;
     Ok(walk.late)
 }
@@ -76,7 +75,14 @@ struct Walk<'a> {
     late: Vec<LogicalPlan>,
     /// Under the right side of an as-of join: every change of a changelog is a version, and what a filter removes is gone from then on.
     versions: bool,
+    /// Conditions of WHERE right above, which may bound a join.
+    above: Vec<Expr>,
+    /// Columns that name rows of joins so far.
+    ties: usize,
 }
+
+/// What the columns that name rows of a join begin with; their numbers are their order.
+const TIE: &str = "__tie_";
 
 /// Whether a version says that there is nothing.
 const GONE: &str = "__gone";
@@ -93,7 +99,16 @@ fn carries(plan: &LogicalPlan) -> bool {
 }
 
 fn carried(plan: &LogicalPlan) -> impl Iterator<Item = Expr> {
-    CARRIED.into_iter().chain([GONE]).filter_map(|name| named(plan.schema(), name).map(|column| Expr::Column(column).alias(name)))
+    let places = CARRIED.into_iter().chain([GONE]).filter_map(|name| named(plan.schema(), name));
+    places.chain(ties(plan)).map(|column| Expr::Column(column.clone()).alias(column.name))
+}
+
+/// The columns that name rows of a join, in their order.
+fn ties(plan: &LogicalPlan) -> Vec<Column> {
+    let number = |column: &Column| column.name.strip_prefix(TIE).and_then(|number| number.parse::<usize>().ok());
+    let mut found: Vec<Column> = plan.schema().columns().into_iter().filter(|column| number(column).is_some()).collect();
+    found.sort_by_key(number);
+    found
 }
 
 /// The columns of `schema` in its order, and behind them the carried ones if they are wanted.
@@ -105,10 +120,16 @@ fn shaped(plan: LogicalPlan, schema: &DFSchema, with_carried: bool) -> Result<Lo
     Ok(LogicalPlan::Projection(Projection::try_new(exprs, Arc::new(plan))?))
 }
 
-impl Walk<'_> {
+impl<'a> Walk<'a> {
+    fn new(world: &'a dyn World, rules: Rules) -> Self {
+        Self { world, rules, late: Vec::new(), versions: false, above: Vec::new(), ties: 0 }
+    }
+
     /// `closing`: what reads the rows publishes them by their windows.
     fn walk(&mut self, plan: LogicalPlan, closing: bool) -> Result<LogicalPlan> {
+        let above = std::mem::take(&mut self.above);
         match plan {
+            LogicalPlan::Join(join) => self.joined(join, &above),
             LogicalPlan::TableScan(scan) => self.scan(&scan, closing),
             LogicalPlan::Projection(projection) => {
                 let input = self.walk(Arc::unwrap_or_clone(projection.input), closing)?;
@@ -116,6 +137,8 @@ impl Walk<'_> {
                 Ok(LogicalPlan::Projection(Projection::try_new(exprs, Arc::new(input))?))
             }
             LogicalPlan::Filter(filter) => {
+                self.above = above;
+                self.above.push(filter.predicate.clone());
                 let input = self.walk(Arc::unwrap_or_clone(filter.input), closing)?;
                 if let Some(gone) = named(input.schema(), GONE) {
                     let passes = when(filter.predicate, lit(true)).otherwise(lit(false))?;
@@ -221,8 +244,7 @@ impl Walk<'_> {
                 }
             }
             Reads::Plan(plan, rules) => {
-                let mut walk = Walk { world: self.world, rules, late: Vec::new(), versions: false };
-                let walked = walk.walk(plan.clone(), false)?;
+                let walked = Walk::new(self.world, rules).walk(plan.clone(), false)?;
                 let found = LogicalPlanBuilder::from(shaped(walked, plan.schema(), false)?).alias(scan.table_name.clone())?;
                 let named = |field: &arrow::datatypes::FieldRef| Expr::Column(Column::new(Some(scan.table_name.clone()), field.name()));
                 found.project(scan.projected_schema.fields().iter().map(named).collect::<Vec<_>>())?
@@ -251,7 +273,10 @@ impl Walk<'_> {
         let identity = key.filter(|key| !key.is_empty()).unwrap_or_else(|| (0..window.input.schema().fields().len()).collect());
         let identity: Vec<Column> = identity.into_iter().map(|index| Column::from(window.input.schema().qualified_field(index))).collect();
         let input = self.walk(Arc::unwrap_or_clone(window.input), windowed)?;
-        let ties: Vec<Sort> = if carries(&input) {
+        let names = ties(&input);
+        let ties: Vec<Sort> = if !names.is_empty() {
+            names.into_iter().map(|column| Sort::new(Expr::Column(column), true, true)).collect()
+        } else if carries(&input) {
             let places = [SOURCE, PARTITION, OFFSET].into_iter().filter_map(|name| named(input.schema(), name));
             places.map(|column| Sort::new(Expr::Column(column), true, false)).collect()
         } else {
@@ -346,6 +371,40 @@ impl Walk<'_> {
         let kept =
             plan.schema().columns().into_iter().filter(|column| !versions.contains(&column.name.as_str())).map(Expr::Column).collect();
         Ok(LogicalPlan::Projection(Projection::try_new(kept, Arc::new(plan))?))
+    }
+
+    /// A join of the rows in time on both sides; its rows are named by what names those of its sides, and are judged no more.
+    fn joined(&mut self, join: Join, above: &[Expr]) -> Result<LogicalPlan> {
+        let Ok(Joined { span, .. }) = joined(&join, above) else { return plan_err!("a join that no time bounds") };
+        let mut sides = Vec::with_capacity(2);
+        for (side, time) in [(Arc::unwrap_or_clone(join.left), span.left), (Arc::unwrap_or_clone(join.right), span.right)] {
+            let schema = Arc::clone(side.schema());
+            let time = Column::from(schema.qualified_field(time));
+            let key = key_of(&side).and_then(|key| key.iter().map(|column| column.output).collect::<Option<Vec<usize>>>());
+            let windowed = time_kinds(&side).into_iter().flatten().any(TimeKind::is_window);
+            self.above = above.to_vec();
+            let walked = self.walk(side, false)?;
+            // Rows that carry their windows were judged by them.
+            let judged = if windowed { walked } else { self.judged_event(walked, &time)? };
+            let mut names = ties(&judged);
+            if names.is_empty() && carries(&judged) {
+                names.extend([SOURCE, PARTITION, OFFSET].into_iter().filter_map(|name| named(judged.schema(), name)));
+                names.extend(windowed.then_some(time));
+            } else if names.is_empty() {
+                let all = || (0..schema.fields().len()).collect();
+                names.extend(key.unwrap_or_else(all).into_iter().map(|index| Column::from(schema.qualified_field(index))));
+            }
+            let mut exprs: Vec<Expr> = schema.columns().into_iter().map(Expr::Column).collect();
+            for name in names {
+                exprs.push(Expr::Column(name).alias(format!("{TIE}{}", self.ties)));
+                self.ties += 1;
+            }
+            sides.push(Arc::new(LogicalPlan::Projection(Projection::try_new(exprs, Arc::new(judged))?)));
+        }
+        let (Some(right), Some(left)) = (sides.pop(), sides.pop()) else { return plan_err!("a join has two sides") };
+        let joined =
+            Join::try_new(left, right, join.on, join.filter, join.join_type, join.join_constraint, join.null_equality, join.null_aware)?;
+        Ok(LogicalPlan::Join(joined))
     }
 
     /// Keeps rows in time for a join over `time`, and puts the others aside; rows that carry no watermark were judged before.

@@ -1,6 +1,6 @@
 //! What a comparison came to, as data; the command prints it.
 
-use datafusion::logical_expr::{Distinct, LogicalPlan};
+use datafusion::logical_expr::{Distinct, LogicalPlan, TableScan};
 use tidemill_engine::epoch::manifest::Manifest;
 
 use super::compare::{Compared, Sample};
@@ -80,6 +80,15 @@ pub(super) fn hides_windows(plan: &LogicalPlan) -> bool {
     let keeps = matches!(plan, LogicalPlan::Aggregate(_) | LogicalPlan::Window(_) | LogicalPlan::Distinct(Distinct::All(_)));
     let inputs = plan.inputs();
     (keeps && !windowed(plan) && inputs.iter().any(|input| closes(input))) || inputs.into_iter().any(hides_windows)
+}
+
+/// Whether it joins streams, or reads an output that does.
+pub(super) fn joins(plan: &LogicalPlan, plan_of: &dyn Fn(&TableScan) -> Option<LogicalPlan>) -> bool {
+    match plan {
+        LogicalPlan::Join(_) => true,
+        LogicalPlan::TableScan(scan) => plan_of(scan).is_some_and(|plan| joins(&plan, plan_of)),
+        other => other.inputs().into_iter().any(|input| joins(input, plan_of)),
+    }
 }
 
 /// Whether results in it are published by windows.
