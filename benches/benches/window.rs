@@ -16,7 +16,7 @@ fn window(c: &mut Criterion) {
     group.throughput(Throughput::Elements(BIDS as u64)).sample_size(10);
     for workload in ALL {
         let make = match workload.windows {
-            Windows::Project => continue,
+            Windows::Project | Windows::Kept(_) => continue,
             Windows::Hop(slide, size) => Box::new(move || windowed(slide, size)) as Box<dyn Fn() -> _>,
             Windows::Session(gap) => Box::new(move || sessions(gap)),
         };

@@ -36,6 +36,8 @@ pub struct Bids {
     bytes: Vec<u8>,
     ends: Vec<usize>,
     auctions: Vec<u32>,
+    bidders: Vec<u32>,
+    prices: Vec<u32>,
 }
 
 impl Bids {
@@ -46,7 +48,14 @@ impl Bids {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             (state >> 33) % limit
         };
-        let mut bids = Self { pace, bytes: Vec::with_capacity(count * 216), ends: Vec::new(), auctions: Vec::new() };
+        let mut bids = Self {
+            pace,
+            bytes: Vec::with_capacity(count * 216),
+            ends: Vec::new(),
+            auctions: Vec::new(),
+            bidders: Vec::new(),
+            prices: Vec::new(),
+        };
         let mut record = String::with_capacity(256);
         for bid in 0..count {
             let auction = if random(2) == 0 { random(pace.hot_keys) } else { random(pace.keys) };
@@ -65,6 +74,8 @@ impl Bids {
             bids.bytes.extend_from_slice(record.as_bytes());
             bids.ends.push(bids.bytes.len());
             bids.auctions.push(auction as u32);
+            bids.bidders.push(bidder as u32);
+            bids.prices.push(price as u32);
         }
         bids
     }
@@ -99,6 +110,16 @@ impl Bids {
     /// The key of every bid.
     pub fn auctions(&self) -> &[u32] {
         &self.auctions
+    }
+
+    /// Who made every bid.
+    pub fn bidders(&self) -> &[u32] {
+        &self.bidders
+    }
+
+    /// The price of every bid.
+    pub fn prices(&self) -> &[u32] {
+        &self.prices
     }
 
     /// Bytes of all records.

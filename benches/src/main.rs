@@ -75,8 +75,17 @@ fn measure(options: &Options) -> Result<()> {
             let runs = (0..options.runs).map(|_| workloads::run(workload, &bids)).collect::<Result<Vec<_>>>()?;
             let used = runs.iter().map(|run| (run.cpu_s, run.wall_s)).collect();
             let (memory, last) = (runs.iter().map(|run| run.memory).max(), runs.last());
-            let note = format!("memory; {} epochs", last.map_or(0, |run| run.epochs));
-            row(workload.name, "Tidemill, 1 worker", bids.len(), used, memory, last.map_or(0, |run| run.answer.0), &note);
+            let state = last.map_or(0, |run| run.state);
+            let note = format!("memory; {} epochs; {:.1} MB of state at the end", last.map_or(0, |run| run.epochs), state as f64 / 1e6);
+            row(
+                workload.name,
+                "Tidemill, 1 worker",
+                bids.len() * workload.streams(),
+                used,
+                memory,
+                last.map_or(0, |run| run.answer.0),
+                &note,
+            );
         }
     }
     if !options.no_floor {

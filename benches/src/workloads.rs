@@ -3,7 +3,7 @@
 //! Always: one worker, an epoch a second, durable in a folder; a run stops when all bids are read, without a closing publish, and what it
 //! has published until then must be what the plain computation says. No cold tier: `kafka` measures that.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
@@ -36,6 +36,23 @@ pub enum Windows {
     Hop(i64, i64),
     /// The gap.
     Session(i64),
+    /// None: something else that is kept.
+    Kept(Kept),
+}
+
+/// What is kept that is no window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kept {
+    /// Each bid with the newest bid of its bidder among one in ten, read as a second stream.
+    AsOf,
+    /// Each of one bid in ten, read as a second stream, with the bids of its bidder in the two seconds before.
+    Interval,
+    /// The ten highest bids of each auction.
+    Top,
+    /// The first bid of each bidder.
+    First,
+    /// The first bid of each bidder on each auction: most keys are new.
+    FirstOfPair,
 }
 
 /// What is run.
@@ -50,11 +67,16 @@ pub struct Workload {
 }
 
 /// All of them.
-pub const ALL: [Workload; 7] = [
+pub const ALL: [Workload; 12] = [
     Workload { name: "decode + project 3 of 7", windows: Windows::Project, pace: FULL },
     Workload { name: "tumble 10 s", windows: Windows::Hop(10_000_000, 10_000_000), pace: FULL },
     Workload { name: "hop 10 s / 2 s", windows: Windows::Hop(2_000_000, 10_000_000), pace: FULL },
     Workload { name: "session 1 s", windows: Windows::Session(1_000_000), pace: FULL },
+    Workload { name: "as-of join, two streams, 100,000 keys", windows: Windows::Kept(Kept::AsOf), pace: FULL },
+    Workload { name: "interval join, two streams, 100,000 keys", windows: Windows::Kept(Kept::Interval), pace: FULL },
+    Workload { name: "top 10 of each of 100,000 keys", windows: Windows::Kept(Kept::Top), pace: FULL },
+    Workload { name: "first of each of 100,000 keys", windows: Windows::Kept(Kept::First), pace: FULL },
+    Workload { name: "first of each pair, mostly new keys", windows: Windows::Kept(Kept::FirstOfPair), pace: FULL },
     Workload { name: "hop 10 s / 2 s, 1,000 keys, 5 panes", windows: Windows::Hop(2_000_000, 10_000_000), pace: LONG },
     Workload { name: "hop 10 min / 1 s, 1,000 keys, 600 panes", windows: Windows::Hop(1_000_000, 600_000_000), pace: LONG },
     Workload { name: "hop 1 h / 1 s, 1,000 keys, 1,200 panes", windows: Windows::Hop(1_000_000, 3_600_000_000), pace: LONG },
@@ -83,7 +105,41 @@ impl Workload {
             Windows::Hop(slide, size) if slide == size => grouped(format!("tumble(bids, dateTime, {})", seconds(size))),
             Windows::Hop(slide, size) => grouped(format!("hop(bids, dateTime, {}, {})", seconds(slide), seconds(size))),
             Windows::Session(gap) => grouped(format!("session(bids, dateTime, {}, auction)", seconds(gap))),
+            Windows::Kept(kept) => {
+                let others =
+                    || format!("{source} CREATE TABLE others ({COLUMNS}) WITH (connector = 'kafka', topic = '{topic}', format = 'json');");
+                let first = |by: &str| {
+                    format!(
+                        "{source} CREATE MATERIALIZED VIEW out AS SELECT auction, bidder, price FROM \
+                         (SELECT *, row_number() OVER (PARTITION BY {by} ORDER BY dateTime) AS place FROM bids) WHERE place = 1;"
+                    )
+                };
+                match kept {
+                    Kept::AsOf => format!(
+                        "{} CREATE MATERIALIZED VIEW out AS SELECT b.auction, b.price, \
+                         CASE WHEN o.price IS NULL THEN CAST(0 AS BIGINT) ELSE CAST(1 AS BIGINT) END AS bids FROM bids b ASOF JOIN \
+                         (SELECT * FROM others WHERE price % 10 = 0) o MATCH_CONDITION (b.dateTime >= o.dateTime) ON b.bidder = o.bidder;",
+                        others()
+                    ),
+                    Kept::Interval => format!(
+                        "{} CREATE MATERIALIZED VIEW out AS SELECT b.auction, b.price, o.price AS other FROM bids b JOIN others o \
+                         ON b.bidder = o.bidder AND o.price % 10 = 0 AND b.dateTime BETWEEN o.dateTime - INTERVAL '2 seconds' AND o.dateTime;",
+                        others()
+                    ),
+                    Kept::Top => format!(
+                        "{source} CREATE MATERIALIZED VIEW out AS SELECT auction, price, place FROM \
+                         (SELECT *, row_number() OVER (PARTITION BY auction ORDER BY price DESC) AS place FROM bids) WHERE place <= 10;"
+                    ),
+                    Kept::First => first("bidder"),
+                    Kept::FirstOfPair => first("bidder, auction"),
+                }
+            }
         }
+    }
+
+    /// How many streams are read, each all bids.
+    pub fn streams(&self) -> usize {
+        if let Windows::Kept(kept) = self.windows { kept.streams() } else { 1 }
     }
 
     /// The right answer when the watermark has come to `watermark_us`.
@@ -92,6 +148,52 @@ impl Workload {
             Windows::Project => (0, 0),
             Windows::Hop(slide, size) => hops(bids, slide, size, watermark_us),
             Windows::Session(gap) => sessions(bids, gap, watermark_us),
+            Windows::Kept(kept) => kept.expected(bids, watermark_us),
+        }
+    }
+}
+
+impl Kept {
+    /// How many streams are read.
+    fn streams(self) -> usize {
+        if matches!(self, Self::AsOf | Self::Interval) { 2 } else { 1 }
+    }
+
+    fn expected(self, bids: &Bids, watermark_us: i64) -> Answer {
+        let all = || bids.bidders().iter().zip(bids.prices()).enumerate();
+        match self {
+            Self::AsOf => {
+                // Of one instant all count, so the newest is looked for when the instant is over.
+                let (mut rows, mut matched) = (0, 0);
+                let mut since: HashMap<u32, i64> = HashMap::new();
+                for (bid, (bidder, price)) in all() {
+                    if price % 10 == 0 {
+                        since.entry(*bidder).or_insert_with(|| bids.time_us(bid));
+                    }
+                }
+                for (bid, (bidder, _)) in all().filter(|(bid, _)| bids.time_us(*bid) < watermark_us) {
+                    rows += 1;
+                    matched += i64::from(since.get(bidder).is_some_and(|since| *since <= bids.time_us(bid)));
+                }
+                (rows, matched)
+            }
+            Self::Interval => {
+                let mut times: HashMap<u32, Vec<i64>> = HashMap::new();
+                all().for_each(|(bid, (bidder, _))| times.entry(*bidder).or_default().push(bids.time_us(bid)));
+                let near = |bid: usize, bidder: u32| {
+                    let (now, times) = (bids.time_us(bid), times.get(&bidder).map(Vec::as_slice).unwrap_or_default());
+                    times.partition_point(|time| *time <= now) - times.partition_point(|time| *time < now - 2_000_000)
+                };
+                let pairs = all().filter(|(_, (_, price))| *price % 10 == 0).map(|(bid, (bidder, _))| near(bid, *bidder));
+                (pairs.sum::<usize>() as i64, 0)
+            }
+            Self::Top => {
+                let mut counts: HashMap<u32, i64> = HashMap::new();
+                bids.auctions().iter().for_each(|auction| *counts.entry(*auction).or_default() += 1);
+                (counts.values().map(|count| (*count).min(10)).sum(), 0)
+            }
+            Self::First => (bids.bidders().iter().collect::<HashSet<_>>().len() as i64, 0),
+            Self::FirstOfPair => (bids.bidders().iter().zip(bids.auctions()).collect::<HashSet<_>>().len() as i64, 0),
         }
     }
 }
@@ -153,6 +255,8 @@ pub struct Took {
     pub memory: u64,
     /// Epochs committed.
     pub epochs: u64,
+    /// Bytes of state at the end.
+    pub state: u64,
     /// Rows published and bids counted in them.
     pub answer: Answer,
 }
@@ -164,21 +268,25 @@ pub fn run(workload: &Workload, bids: &Arc<Bids>) -> Result<Took> {
     let pipeline = Pipeline::parse("bench.sql", &workload.sql("bids"))?;
     let flow = lower(&pipeline.program, &pipeline.planned, &Memory(Arc::clone(bids)), 1, &|_| 0)?;
     let identity = Identity { pipeline: "bench".into(), incarnation: "one".into(), build: "bench".into(), workers: 1 };
-    let partitions = (0..PARTITIONS as i32).map(|partition| Position::new(partition, 0)).collect();
-    let sources = vec![SourceEntry { name: "bids".into(), reading: 0, topic: "bids".into(), topic_id: None, partitions }];
+    let entry = |source: &tidemill_engine::source::SourceSpec| {
+        let partitions = (0..PARTITIONS as i32).map(|partition| Position::new(partition, 0)).collect();
+        SourceEntry { name: source.name.clone(), reading: 0, topic: "bids".into(), topic_id: None, partitions }
+    };
+    let sources = flow.sources.iter().map(entry).collect();
     let manifest = create(&flow, &identity, "bench".into(), sources)?;
     let shared = Arc::new(Shared::new(1));
     let mut options = WorkerOptions::default();
     options.read.idle = false;
     usage::forget_peak();
     let (before, began, cpu) = (usage::memory().1, Instant::now(), usage::cpu_s());
-    let (watched, all) = (Arc::clone(&shared), bids.len() as u64);
+    let (watched, all) = (Arc::clone(&shared), (bids.len() * workload.streams()) as u64);
     let watch = thread::spawn(move || {
         while watched.rows_in.load(Ordering::Relaxed) < all && !watched.failed.load(Ordering::Relaxed) {
             thread::sleep(Duration::from_millis(1));
         }
         watched.stop.store(true, Ordering::Release);
     });
+    let seen = Arc::clone(&shared);
     let ended = tidemill_engine::run::run(Run {
         flow,
         workers: 1,
@@ -197,6 +305,7 @@ pub fn run(workload: &Workload, bids: &Arc<Bids>) -> Result<Took> {
         wall_s: began.elapsed().as_secs_f64(),
         memory: usage::memory().0.saturating_sub(before),
         epochs: 0,
+        state: seen.state_bytes.iter().map(|bytes| bytes.load(Ordering::Relaxed)).sum(),
         answer: (0, 0),
     };
     let _ = watch.join();
@@ -207,7 +316,7 @@ pub fn run(workload: &Workload, bids: &Arc<Bids>) -> Result<Took> {
         return Err(Error::failed(format!("{}: published (rows, bids) {answer:?}, expected {expected:?}", workload.name)));
     }
     let read: i64 = ended.accounts.iter().map(|account| account.counts.rows_in).sum();
-    if read != bids.len() as i64 || ended.accounts.iter().any(|account| account.counts.imbalance() != 0) {
+    if read != (bids.len() * workload.streams()) as i64 || ended.accounts.iter().any(|account| account.counts.imbalance() != 0) {
         return Err(Error::failed(format!("{}: {read} bids read, accounts {:?}", workload.name, ended.accounts)));
     }
     Ok(Took { epochs: ended.epoch, answer, ..took })

@@ -96,6 +96,30 @@ const STATEMENTS: &[(&str, &str)] = &[
     ),
 ];
 
+/// Outputs that join, kept apart: a file with all of them and the others would be long to run.
+const JOINED: &[(&str, &str)] = &[
+    (
+        "pairs",
+        "WITH (lateness = '10 minutes') AS SELECT a.id, b.id AS other, a.ts
+         FROM e a JOIN e b ON a.k = b.k AND b.ts BETWEEN a.ts - INTERVAL '5 seconds' AND a.ts + INTERVAL '20 seconds' AND a.id <> b.id",
+    ),
+    ("others", "AS SELECT a.id, a.x, f.id AS other, f.x AS y FROM e a LEFT JOIN f ON a.k = f.k AND f.ts BETWEEN a.ts AND a.ts + INTERVAL '9 seconds'"),
+    ("all_of_both", "AS SELECT a.id, f.id AS other FROM e a FULL JOIN f ON a.k = f.k AND a.x > f.x AND f.ts BETWEEN a.ts AND a.ts + INTERVAL '1 minute'"),
+    ("lonely", "AS SELECT id, ts FROM e a LEFT ANTI JOIN f ON a.k = f.k AND a.id <> f.id AND f.ts BETWEEN a.ts - INTERVAL '10 seconds' AND a.ts + INTERVAL '10 seconds'"),
+    (
+        "by_minute",
+        "AS SELECT a.window_start, a.window_end, a.k, a.n, b.n AS high
+         FROM (SELECT window_start, window_end, k, count(*) AS n FROM tumble(e, ts, INTERVAL '1 minute') GROUP BY window_start, window_end, k) a
+         LEFT JOIN (SELECT window_start, window_end, k, count(*) AS n FROM tumble(e, ts, INTERVAL '1 minute') WHERE x > 700
+                    GROUP BY window_start, window_end, k) b
+         ON a.window_start = b.window_start AND a.window_end = b.window_end AND a.k = b.k",
+    ),
+    (
+        "pairs_by_minute",
+        "AS SELECT window_start, count(*) AS n, sum(other) AS others FROM tumble(pairs, ts, INTERVAL '1 minute') GROUP BY window_start, window_end",
+    ),
+];
+
 /// Outputs whose accounts depend on when epochs end: which change, or which run of rows, is replaced before it is published.
 const UNSTEADY: &str = "('newest', 'newest_by_rest', 'runs', 'firsts')";
 
@@ -119,7 +143,7 @@ const OUTPUTS: &[&str] = &[
 
 /// A pipeline with these outputs, in this order.
 fn pipeline_of(outputs: &[&str]) -> String {
-    let statement = |name: &&str| STATEMENTS.iter().find(|(each, _)| each == name).expect("an output").1;
+    let statement = |name: &&str| STATEMENTS.iter().chain(JOINED).find(|(each, _)| each == name).expect("an output").1;
     let views = outputs.iter().map(|name| format!("CREATE MATERIALIZED VIEW {name} {};\n", statement(name)));
     format!(
         "SET pipeline = 'c';
@@ -127,13 +151,15 @@ fn pipeline_of(outputs: &[&str]) -> String {
          WITH (connector = 'file', path = 'events', format = 'json', idle_after = '1 hour');
          CREATE TABLE latest (k BIGINT, id BIGINT NOT NULL, ts TIMESTAMP(3) NOT NULL, x INT, PRIMARY KEY (k), WATERMARK FOR ts AS ts - INTERVAL '5 seconds')
          WITH (connector = 'file', path = 'events', format = 'json', idle_after = '1 hour');
+         CREATE TABLE f (id BIGINT NOT NULL, ts TIMESTAMP(3) NOT NULL, k BIGINT NOT NULL, x INT, WATERMARK FOR ts AS ts - INTERVAL '5 seconds')
+         WITH (connector = 'file', path = 'events', format = 'json', idle_after = '1 hour');
          {}",
         views.collect::<String>()
     )
 }
 
-fn pipeline() -> String {
-    pipeline_of(OUTPUTS)
+fn joined() -> Vec<&'static str> {
+    JOINED.iter().map(|(name, _)| *name).collect()
 }
 
 /// The pipeline's newest epoch; 0 before there is one.
@@ -144,13 +170,13 @@ pub fn newest_epoch(bench: &Bench) -> u64 {
 }
 
 /// What one run leaves that nothing disturbed.
-fn undisturbed(records: &[String], accounts: &str) -> Vec<(String, Vec<String>)> {
+fn undisturbed(records: &[String], outputs: &[&str], accounts: &str) -> Vec<(String, Vec<String>)> {
     let bench = Bench::new();
     write(&bench, "events", records);
-    bench.write("p.sql", pipeline());
+    bench.write("p.sql", pipeline_of(outputs));
     bench.tidemill(&["run", "p.sql", "--bounded", "--quiet", "--workers", "2"]).exits(0);
     bench.balances("c", records.len());
-    let all = bench.everything("c", OUTPUTS, accounts);
+    let all = bench.everything("c", outputs, accounts);
     for (table, rows) in &all {
         assert!(!rows.is_empty(), "{table} is empty: it tests nothing");
     }
@@ -165,14 +191,13 @@ fn same(found: &[(String, Vec<String>)], expected: &[(String, Vec<String>)]) {
     }
 }
 
-#[test]
-fn a_run_killed_again_and_again_leaves_what_an_undisturbed_one_does() {
+fn killed(outputs: &[&str]) {
     let records = records();
     let accounts = format!("SELECT * FROM ({}) AS accounts WHERE output NOT IN {UNSTEADY}", accounts("c"));
-    let expected = undisturbed(&records, &accounts);
+    let expected = undisturbed(&records, outputs, &accounts);
     let bench = Bench::new();
     write(&bench, "events", &records);
-    bench.write("p.sql", pipeline());
+    bench.write("p.sql", pipeline_of(outputs));
     let mut in_the_middle = 0;
     for (turn, workers) in (0..).zip(["1", "2", "4", "2", "1", "3"]) {
         // Little ticks and short epochs, so that it can be killed in the middle of things; unbounded, so that it never ends by itself.
@@ -185,32 +210,52 @@ fn a_run_killed_again_and_again_leaves_what_an_undisturbed_one_does() {
             (newest_epoch(&bench) >= epoch || read_all || run.ended()).then_some(())
         });
         assert!(run.kill(), "turn {turn}: the run had ended before it was killed: {}", run.heard());
-        let read = bench.rows("SELECT coalesce(sum(rows_in), 0) AS n FROM tidemill.accounting WHERE output = 'minutes'");
+        let read =
+            bench.rows("SELECT coalesce(min(n), 0) AS n FROM (SELECT sum(rows_in) AS n FROM tidemill.accounting GROUP BY source, output)");
         in_the_middle += usize::from(read != [format!("{{\"n\":{RECORDS}}}")]);
     }
     assert!(in_the_middle >= 3, "only {in_the_middle} of 6 kills came before everything had been read");
     bench.tidemill(&["run", "p.sql", "--bounded", "--quiet", "--workers", "2"]).exits(0);
     bench.balances("c", records.len());
-    same(&bench.everything("c", OUTPUTS, &accounts), &expected);
+    same(&bench.everything("c", outputs, &accounts), &expected);
     // And once more: there is nothing left to do, so nothing changes.
     bench.tidemill(&["run", "p.sql", "--bounded", "--quiet", "--workers", "1"]).exits(0);
-    same(&bench.everything("c", OUTPUTS, &accounts), &expected);
+    same(&bench.everything("c", outputs, &accounts), &expected);
 }
 
 #[test]
-fn bounded_runs_over_parts_equal_one_over_all() {
+fn a_run_killed_again_and_again_leaves_what_an_undisturbed_one_does() {
+    killed(OUTPUTS);
+}
+
+#[test]
+fn joins_that_are_killed_again_and_again_leave_what_undisturbed_ones_do() {
+    killed(&joined());
+}
+
+fn in_parts(outputs: &[&str]) {
     let records = records();
     let accounts = steady_accounts("c");
-    let expected = undisturbed(&records, &accounts);
+    let expected = undisturbed(&records, outputs, &accounts);
     let bench = Bench::new();
-    bench.write("p.sql", pipeline());
+    bench.write("p.sql", pipeline_of(outputs));
     let ends = [2, RECORDS / 3, RECORDS / 3 + 2, RECORDS - 1000, RECORDS];
     for (end, workers) in ends.into_iter().zip(["2", "1", "4", "2", "1"]) {
         write(&bench, "events", &records[..end]);
         bench.tidemill(&["run", "p.sql", "--bounded", "--quiet", "--workers", workers]).exits(0);
         bench.balances("c", end);
     }
-    same(&bench.everything("c", OUTPUTS, &accounts), &expected);
+    same(&bench.everything("c", outputs, &accounts), &expected);
+}
+
+#[test]
+fn bounded_runs_over_parts_equal_one_over_all() {
+    in_parts(OUTPUTS);
+}
+
+#[test]
+fn bounded_joins_over_parts_equal_one_over_all() {
+    in_parts(&joined());
 }
 
 /// The same without the places that dead letters name: they are those of the file as it was.
@@ -226,7 +271,7 @@ fn placeless(all: Vec<(String, Vec<String>)>) -> Vec<(String, Vec<String>)> {
 fn outputs_added_later_begin_at_the_start() {
     let records = records();
     let accounts = steady_accounts("c");
-    let expected = placeless(undisturbed(&records, &accounts));
+    let expected = placeless(undisturbed(&records, OUTPUTS, &accounts));
     let bench = Bench::new();
     // The old outputs stand in another order each time, and new ones stand before them; `totals` reads one that is half done.
     let files: [&[&str]; 3] = [
@@ -258,7 +303,7 @@ fn outputs_added_later_begin_at_the_start() {
     }
     same(&placeless(bench.everything("c", OUTPUTS, &accounts)), &expected);
     // What is gone or has changed is refused by name, and nothing is touched.
-    for (changed, named) in [(pipeline_of(&OUTPUTS[1..6]), "minutes"), (pipeline().replace("max(id)", "min(id)"), "running")] {
+    for (changed, named) in [(pipeline_of(&OUTPUTS[1..6]), "minutes"), (pipeline_of(OUTPUTS).replace("max(id)", "min(id)"), "running")] {
         bench.write("p.sql", changed);
         let said = bench.tidemill(&["run", "p.sql", "--bounded", "--quiet"]).exits(2);
         assert!(said.err.contains(&format!("output {named} ")), "{}", said.err);
@@ -270,6 +315,6 @@ fn outputs_added_later_begin_at_the_start() {
 fn a_difference_would_be_seen() {
     let records = records();
     let accounts = steady_accounts("c");
-    let (all, fewer) = (undisturbed(&records, &accounts), undisturbed(&records[..RECORDS - 1], &accounts));
+    let (all, fewer) = (undisturbed(&records, OUTPUTS, &accounts), undisturbed(&records[..RECORDS - 1], OUTPUTS, &accounts));
     assert!(std::panic::catch_unwind(|| same(&fewer, &all)).is_err());
 }

@@ -7,6 +7,7 @@ mod case;
 mod command;
 mod crash;
 mod dialect;
+mod docs;
 mod kafka;
 mod kafka_changelog;
 mod kafka_sinks;

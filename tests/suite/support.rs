@@ -208,9 +208,7 @@ pub fn golden(path: &str, found: &str) {
     }
 }
 
-/// The source of a case reads a file instead of its topic.
-pub fn over_file(sql: &str, path: &Path) -> String {
-    let begin = sql.find("connector = 'kafka', topic = '").expect("a Kafka source");
-    let end = begin + sql[begin..].find(", format").expect("its format");
-    format!("{}connector = 'file', path = '{}'{}", &sql[..begin], path.display(), &sql[end..])
+/// The sources of a case read the files of a folder for each topic, called as the topic is.
+pub fn over_files(sql: &str, folder: &Path) -> String {
+    sql.replace("connector = 'kafka', topic = '", &format!("connector = 'file', path = '{}/", folder.display()))
 }

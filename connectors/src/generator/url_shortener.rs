@@ -1,9 +1,11 @@
-//! The clicks of a URL shortener, as its edge sites log them: topic `url.clicks`, one JSON object a record, keyed by short code.
+//! The clicks of a URL shortener, as its edge sites log them: topic `url.clicks`, one JSON object a record, keyed by short code; what stands
+//! beside them is in [`business`].
 //!
 //! What always holds, of each 100,000 records: about [`ROBOT_SHARE`] are by robots, [`REPEATED`] repeat another record's bytes within half a
 //! second, [`LATE`] come minutes to hours late from phones, [`DEFECTIVE`] are out of the catalogue of [`super::defects`]. All others are
 //! at most four seconds out of order. An event id is never given twice. See `pipelines/clicks/url_shortener/README.md` for the columns.
 
+pub mod business;
 mod links;
 mod visitors;
 
@@ -14,17 +16,18 @@ use super::math::ln;
 use super::rng::Rng;
 use super::weighted::Weighted;
 use super::{Case, Generated, Settings, Workload, partition_of};
+use business::{Business, CONVERSIONS_TOPIC, LINKS_TOPIC};
 use links::{LINKS, Links};
 use visitors::{Visitor, Visitors};
 
 /// The line of [`super::CASES`].
 pub const CASE: Case = Case {
     name: "url_shortener",
-    summary: "clicks on short links: Zipf popularity, robots, repeats, late phones, hostile records",
-    topics: &[TOPIC],
+    summary: "clicks on short links, their owners and what people buy: Zipf popularity, robots, repeats, late phones, hostile records",
+    topics: &[TOPIC, LINKS_TOPIC, CONVERSIONS_TOPIC],
     rate_per_s: 8_333.0,
     demo_rate_per_s: 50.0,
-    make: |settings| Box::new(UrlShortener::new(settings)),
+    make: |settings| Box::new(Business::new(settings)),
 };
 
 const TOPIC: &str = "url.clicks";
@@ -82,6 +85,18 @@ pub struct UrlShortener {
     /// The good record that a defect is made of.
     victim: Vec<u8>,
     scratch: Vec<u8>,
+    /// The last good record's click, until it is taken.
+    sent: Option<Sent>,
+}
+
+/// A click as what follows it sees it.
+struct Sent {
+    /// [`LINKS`] and above: there is no such link.
+    link: u64,
+    visitor: [u8; 11],
+    ts_ms: i64,
+    /// Somebody was sent on, in time.
+    person: bool,
 }
 
 /// A record that will come again after so many others, or at its time.
@@ -122,6 +137,7 @@ impl UrlShortener {
             scanned: 0,
             victim: Vec::new(),
             scratch: Vec::new(),
+            sent: None,
         }
     }
 
@@ -171,6 +187,7 @@ impl UrlShortener {
         } else {
             code.extend_from_slice(&self.links.code(link));
         }
+        self.sent = Some(Sent { link, visitor: visitor.id(), ts_ms, person: status == 302 && !robot && !late });
         self.write(&Click { ts_ms, code, visitor, status, referred: !robot }, now_ms, value);
         !late
     }
@@ -236,6 +253,7 @@ impl UrlShortener {
         let mut victim = std::mem::take(&mut self.victim);
         victim.clear();
         self.click(now_ms, PARTS / 2, &mut code, &mut victim);
+        self.sent = None;
         let rng = &mut self.rng;
         let defect = if self.huge_records && rng.once_in(HUGE_ONE_IN) { &HUGE } else { rng.pick(DEFECTS) };
         let written = (defect.write)(&Victim { json: &victim, now_ms, columns: COLUMNS }, rng, &mut value);

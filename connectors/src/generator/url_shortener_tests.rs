@@ -9,7 +9,10 @@ fn settings(seed: u64, rate_per_s: f64) -> Settings {
 }
 
 fn checksum(settings: &Settings, records: usize) -> u64 {
-    let mut workload = (CASE.make)(settings);
+    summed(&mut UrlShortener::new(settings), records)
+}
+
+fn summed(workload: &mut dyn Workload, records: usize) -> u64 {
     let mut record = Generated::default();
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
     for _ in 0..records {
@@ -118,4 +121,37 @@ fn people_come_in_sittings() {
         }
     }
     assert!(near > 100_000 && far > 5_000, "{near} within half an hour, {far} later");
+}
+
+#[test]
+fn business_stands_beside_the_same_clicks() {
+    let settings = settings(9, 50.0);
+    let (mut clicks, mut all) = (UrlShortener::new(&settings), (CASE.make)(&settings));
+    let (mut links, mut gone, mut orders, mut twice) = (BTreeSet::new(), 0_u32, BTreeSet::new(), 0_u32);
+    let mut arrived = 0;
+    for _ in 0..150_000 {
+        let record = all.next();
+        assert!(record.timestamp_ms >= arrived && record.partition < 4, "{} {}", record.topic, record.timestamp_ms);
+        arrived = record.timestamp_ms;
+        if record.topic == TOPIC {
+            assert_eq!(record, clicks.next());
+            continue;
+        }
+        let Some(value) = record.value else {
+            gone += u32::from(record.topic == business::LINKS_TOPIC);
+            continue;
+        };
+        let value: serde_json::Value = serde_json::from_slice(&value).unwrap();
+        let time = if record.topic == business::LINKS_TOPIC { &value["changed_at"] } else { &value["ts"] };
+        let behind = record.timestamp_ms - time.as_i64().unwrap();
+        assert!((0..=DISORDER_MS_MAX + 200).contains(&behind), "{behind}");
+        if record.topic == business::LINKS_TOPIC {
+            assert_eq!(value["short_code"].as_str().unwrap().as_bytes(), record.key.as_deref().unwrap());
+            links.insert(value["short_code"].to_string());
+        } else {
+            twice += u32::from(!orders.insert(value["order_id"].as_i64().unwrap()));
+        }
+    }
+    assert!(links.len() > 10_000 && gone > 3, "{} links, {gone} taken away", links.len());
+    assert!(orders.len() > 3_000 && twice > 30, "{} orders, {twice} sent twice", orders.len());
 }

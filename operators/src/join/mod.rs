@@ -92,7 +92,7 @@ pub struct SidePlan {
     pub width: usize,
     /// Derived rows: the columns that name them, counted over the result columns and then those behind the time. `None`: source rows.
     pub names: Option<Vec<usize>>,
-    /// Source rows that carry their windows: the time is part of their name, since a record may be in several.
+    /// Source rows that carry their windows, which they were judged by: the time is part of their name, since a record may be in several.
     pub windowed: bool,
 }
 
@@ -266,6 +266,7 @@ impl Join {
     fn take(&mut self, side: usize, rows: &Rows, out: &mut Output) -> Result<()> {
         let (width, keys) = (self.plan.sides[side].width, self.plan.keys);
         let derived = self.plan.sides[side].names.is_some();
+        let judged = !self.plan.sides[side].windowed;
         let columns = rows.batch.columns();
         let (values, rest) = columns.split_at_checked(width).ok_or_else(wrong)?;
         let (keys, rest) = rest.split_at_checked(keys).ok_or_else(wrong)?;
@@ -283,7 +284,7 @@ impl Join {
         let mut gone: Vec<u32> = Vec::new();
         let mut singles: Vec<(u32, i64)> = Vec::new();
         for (row, group) in groups.into_iter().enumerate() {
-            if times.is_valid(row) && self.late(rows, row, times.value(row), out) {
+            if judged && times.is_valid(row) && self.late(rows, row, times.value(row), out) {
                 self.emptied.push(group);
                 continue;
             }

@@ -199,3 +199,89 @@ SELECT window_start, window_end, short_code, reason,
        count(DISTINCT ip) AS addresses
 FROM tumble(dead_requests, ts, INTERVAL '1 hour')
 GROUP BY window_start, window_end, short_code, reason;
+
+-- 8. Whose links they are -------------------------------------------------------------------------------------------------------------------
+
+-- A changelog: PRIMARY KEY says that a record replaces the one before it with its key, and that a record without a value takes it away. The
+-- topic may be compacted. `links_now` is its rows as they are now.
+CREATE TABLE links (
+    short_code VARCHAR,
+    owner_id   BIGINT NOT NULL,
+    campaign   VARCHAR,
+    domain     VARCHAR NOT NULL,
+    changed_at TIMESTAMP(3) NOT NULL,
+    PRIMARY KEY (short_code),
+    WATERMARK FOR changed_at AS changed_at - INTERVAL '5 seconds'
+) WITH (connector = 'kafka', topic = 'url.links', format = 'json');
+
+CREATE MATERIALIZED VIEW links_now AS
+SELECT short_code, owner_id, campaign, domain, changed_at FROM links;
+
+-- ASOF JOIN: each click with its link as it was when it was clicked, not as it is now. A click that overtakes its link's record waits for it:
+-- until both streams have passed its time. A click on a link that nobody owns (yet, or any more) stays, with NULLs.
+CREATE VIEW owned_clicks AS
+SELECT c.event_id, c.ts, c.short_code, c.visitor_id, l.owner_id, l.campaign
+FROM human_clicks AS c ASOF JOIN links AS l MATCH_CONDITION (c.ts >= l.changed_at) ON c.short_code = l.short_code;
+
+CREATE MATERIALIZED VIEW campaigns_per_hour AS
+SELECT window_start, window_end, campaign,
+       count(DISTINCT event_id) AS clicks,
+       count(DISTINCT owner_id) AS owners,
+       count(DISTINCT short_code) AS links,
+       count(*) FILTER (WHERE owner_id IS NULL) AS nobodys
+FROM tumble(owned_clicks, ts, INTERVAL '1 hour')
+GROUP BY window_start, window_end, campaign;
+
+-- 9. What people buy ------------------------------------------------------------------------------------------------------------------------
+
+CREATE TABLE conversions (
+    order_id   BIGINT NOT NULL,                     -- a shop that is not sure sends an order again with the same id
+    ts         TIMESTAMP(3) NOT NULL,
+    visitor_id VARCHAR NOT NULL,
+    short_code VARCHAR NOT NULL,
+    amount     DECIMAL(10, 2) NOT NULL,             -- money is never a float
+    WATERMARK FOR ts AS ts - INTERVAL '5 seconds'
+) WITH (connector = 'kafka', topic = 'url.conversions', format = 'json');
+
+-- An interval join: an order belongs to the clicks on its link by the same visitor within the ten minutes before it. The bound is what makes
+-- the join possible on endless streams: a row is kept for as long as a match may still come, and no longer.
+CREATE VIEW converted AS
+SELECT o.order_id, o.ts, o.short_code, o.visitor_id, o.amount, c.ts AS clicked_at
+FROM conversions AS o
+JOIN human_clicks AS c
+  ON c.visitor_id = o.visitor_id AND c.short_code = o.short_code AND c.ts BETWEEN o.ts - INTERVAL '10 minutes' AND o.ts;
+
+-- Of the clicks before an order the last one counts, and of an order that was sent twice the first record: ROW_NUMBER() = 1 is how duplicates
+-- are removed, within windows at a cost that ends with the window.
+CREATE MATERIALIZED VIEW orders AS
+SELECT window_start, window_end, order_id, short_code, visitor_id, amount, clicked_at
+FROM (SELECT *, ROW_NUMBER() OVER (PARTITION BY window_start, window_end, order_id ORDER BY clicked_at DESC) AS place
+      FROM tumble(converted, ts, INTERVAL '1 hour')) AS attributed
+WHERE place = 1;
+
+CREATE MATERIALIZED VIEW sales_per_hour AS
+SELECT window_start, window_end, short_code,
+       count(*) AS orders,
+       sum(amount) AS amount
+FROM orders
+GROUP BY window_start, window_end, short_code;
+
+-- A LEFT JOIN gives the rows without a match too, once it is certain that none comes: orders that no click explains.
+CREATE MATERIALIZED VIEW unexplained_orders AS
+SELECT order_id, ts, short_code, visitor_id, amount
+FROM conversions AS o
+WHERE NOT EXISTS (SELECT 1 FROM human_clicks AS c
+                  WHERE c.visitor_id = o.visitor_id AND c.short_code = o.short_code AND c.ts BETWEEN o.ts - INTERVAL '10 minutes' AND o.ts);
+
+-- 10. Robots by what they do ----------------------------------------------------------------------------------------------------------------
+
+-- A machine that says it is a browser still clicks like a machine: many links, hardly one twice, and no pause. Judged by whole sessions.
+CREATE MATERIALIZED VIEW suspicious_sessions AS
+SELECT window_start, window_end, visitor_id,
+       count(*) AS requests,
+       count(DISTINCT short_code) AS codes,
+       count(*) FILTER (WHERE status <> 302) AS dead,
+       bool_or(bot) AS says_bot
+FROM session(requests, ts, INTERVAL '30 minutes', visitor_id)
+GROUP BY window_start, window_end, visitor_id
+HAVING count(*) >= 40 OR (count(*) >= 15 AND count(DISTINCT short_code) * 10 >= count(*) * 9);

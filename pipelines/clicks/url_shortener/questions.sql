@@ -195,3 +195,23 @@ WHERE pipeline = 'url_shortener'
 GROUP BY output
 ORDER BY output
 LIMIT 20;
+
+-- Q: Which campaigns bring the clicks, and how many are on links that nobody owns?
+SELECT campaign, sum(clicks) AS clicks, max(owners) AS owners, sum(nobodys) AS nobodys
+FROM url_shortener.campaigns_per_hour GROUP BY campaign ORDER BY clicks DESC LIMIT 10;
+
+-- Q: What do links earn within ten minutes of a click?
+SELECT short_code, sum(orders) AS orders, sum(amount) AS amount
+FROM url_shortener.sales_per_hour GROUP BY short_code ORDER BY amount DESC, short_code LIMIT 5;
+
+-- Q: Whose links earn most, by who owns them now?
+SELECT l.owner_id, count(DISTINCT s.short_code) AS links, sum(s.orders) AS orders, sum(s.amount) AS amount
+FROM url_shortener.sales_per_hour s JOIN url_shortener.links_now l ON l.short_code = s.short_code
+GROUP BY l.owner_id ORDER BY amount DESC, l.owner_id LIMIT 5;
+
+-- Q: How many orders does no click explain?
+SELECT count(*) AS orders, sum(amount) AS amount FROM url_shortener.unexplained_orders;
+
+-- Q: Who clicks like a machine and says nothing of it?
+SELECT visitor_id, window_start, requests, codes, dead FROM url_shortener.suspicious_sessions
+WHERE NOT says_bot ORDER BY requests DESC, visitor_id LIMIT 5;

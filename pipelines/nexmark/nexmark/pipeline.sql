@@ -179,13 +179,58 @@ SELECT auction, bidder, price, channel, url, datetime, extra, place
 FROM (SELECT *, row_number() OVER (PARTITION BY auction ORDER BY price DESC) AS place FROM bid)
 WHERE place <= 10;
 
--- 5. The other two streams, until their joins are here --------------------------------------------------------------------------------------
+-- 5. Joins ----------------------------------------------------------------------------------------------------------------------------------
 
--- Who came, and who sells: the two sides of q8.
-CREATE MATERIALIZED VIEW new_people AS
-SELECT window_start, window_end, id, name FROM tumble(person, datetime, INTERVAL '10 seconds') GROUP BY window_start, window_end, id, name;
+-- q3, local item suggestion: who sells in three states in category 10. The original keeps both streams for ever; here each auction meets what was
+-- known of its seller when it was put up.
+CREATE MATERIALIZED VIEW q3 AS
+SELECT p.name, p.city, p.state, a.id
+FROM auction AS a ASOF JOIN person AS p MATCH_CONDITION (a.datetime >= p.datetime) ON a.seller = p.id
+WHERE a.category = 10 AND p.state IN ('OR', 'ID', 'CA');
 
-CREATE MATERIALIZED VIEW new_sellers AS
-SELECT window_start, window_end, seller, count(*) AS auctions
-FROM tumble(auction, datetime, INTERVAL '10 seconds')
-GROUP BY window_start, window_end, seller;
+-- The bids on each auction while it was open, which is a minute at most.
+CREATE VIEW bids_while_open AS
+SELECT a.id, a.itemname, a.description, a.initialbid, a.reserve, a.datetime AS opened, a.expires, a.seller, a.category,
+       b.auction, b.bidder, b.price, b.datetime, b.extra
+FROM auction AS a
+JOIN bid AS b ON a.id = b.auction AND b.datetime BETWEEN a.datetime AND a.datetime + INTERVAL '61 seconds' AND b.datetime <= a.expires;
+
+-- q4, average price of a category: of the highest bids of its auctions.
+CREATE MATERIALIZED VIEW q4 AS
+SELECT category, avg(final) AS average
+FROM (SELECT id, category, max(price) AS final FROM bids_while_open GROUP BY id, category)
+GROUP BY category;
+
+-- q9, winning bids: the highest one of each auction, of equal ones the first.
+CREATE MATERIALIZED VIEW q9 AS
+SELECT id, itemname, description, initialbid, reserve, opened, expires, seller, category, auction, bidder, price, datetime, extra
+FROM (SELECT *, row_number() OVER (PARTITION BY id ORDER BY price DESC, datetime) AS place FROM bids_while_open)
+WHERE place = 1;
+
+-- q5, hot items: the auctions with the most bids in ten seconds, every two seconds.
+CREATE VIEW bids_of_auctions AS
+SELECT window_start, window_end, auction, count(*) AS num
+FROM hop(bid, datetime, INTERVAL '2 seconds', INTERVAL '10 seconds')
+GROUP BY window_start, window_end, auction;
+
+CREATE MATERIALIZED VIEW q5 AS
+SELECT c.window_start, c.window_end, c.auction, c.num
+FROM bids_of_auctions AS c
+JOIN (SELECT window_start, window_end, max(num) AS most FROM bids_of_auctions GROUP BY window_start, window_end) AS m
+  ON c.window_start = m.window_start AND c.window_end = m.window_end AND c.num >= m.most;
+
+-- q8, monitor new users: who came and put something up within the same ten seconds.
+CREATE MATERIALIZED VIEW q8 AS
+SELECT p.window_start AS starttime, p.window_end AS endtime, p.id, p.name
+FROM (SELECT window_start, window_end, id, name FROM tumble(person, datetime, INTERVAL '10 seconds')
+      GROUP BY window_start, window_end, id, name) AS p
+JOIN (SELECT window_start, window_end, seller FROM tumble(auction, datetime, INTERVAL '10 seconds')
+      GROUP BY window_start, window_end, seller) AS s
+  ON p.id = s.seller AND p.window_start = s.window_start AND p.window_end = s.window_end;
+
+-- q20, expand bid with auction: the original has no bound; no bid comes ten minutes after its auction.
+CREATE MATERIALIZED VIEW q20 AS
+SELECT b.auction, b.bidder, b.price, b.channel, b.url, b.datetime, a.itemname, a.description, a.initialbid, a.reserve, a.expires, a.seller, a.category
+FROM bid AS b
+JOIN auction AS a ON b.auction = a.id AND b.datetime BETWEEN a.datetime - INTERVAL '10 seconds' AND a.datetime + INTERVAL '10 minutes'
+WHERE a.category = 10;

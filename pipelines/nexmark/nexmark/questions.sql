@@ -17,3 +17,9 @@ SELECT bidder, bid_count, starttime, endtime FROM nexmark.q11 ORDER BY bid_count
 -- Q: Which channels bring the most bids?
 SELECT channel, sum(total_bids) AS bids, max(total_bidders) AS most_bidders_in_a_day
 FROM nexmark.q16 GROUP BY channel ORDER BY bids DESC, channel LIMIT 6;
+
+-- Q: What does a category bring on average?
+SELECT category, round(average, 2) AS average FROM nexmark.q4 ORDER BY category;
+
+-- Q: Which auctions were hot, and how often?
+SELECT auction, count(*) AS windows, max(num) AS most_bids FROM nexmark.q5 GROUP BY auction ORDER BY windows DESC, auction LIMIT 5;

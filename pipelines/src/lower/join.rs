@@ -21,7 +21,7 @@ use super::expr::{column, compile};
 use super::stream::{Span, SpanKind, Stream, arrow_schema, together};
 use super::tail::{Tail, TailKind};
 use super::{Lowering, all_columns, nullable};
-use crate::sql::{Joined, TIMESTAMP, TimeKind, joined, key_of, time_kinds};
+use crate::sql::{Joined, TIMESTAMP, TimeKind, carried_windows, joined, key_of, time_kinds};
 
 /// A side on its way to the operator.
 struct Side {
@@ -114,6 +114,7 @@ impl Lowering<'_> {
             fields.push(Field::new(format!("__join_{number}"), data_type(key, over)?, true));
             columns.push(compile(key, over)?);
         }
+        let kind = time_kinds(plan).get(time).copied().flatten();
         let name = stream.schema.fields().get(time).map(|field| field.name().clone()).unwrap_or_default();
         fields.push(Field::new("__time", TIMESTAMP, true));
         columns.push(column(time, TIMESTAMP, &name));
@@ -125,7 +126,13 @@ impl Lowering<'_> {
             Some(Tail { kind, fields }) => {
                 (Some((width..width + fields.len()).collect()), !matches!(kind, TailKind::Pairs { whole: false }))
             }
-            None if stream.raw => (None, true),
+            None if stream.raw => {
+                let hops = carried_windows(plan).is_some_and(|(size_us, slide_us)| slide_us < size_us);
+                if hops && !kind.is_some_and(TimeKind::is_window) {
+                    return Err(Error::refused("a record is in several windows of a hop: bound the join by window_end"));
+                }
+                (None, true)
+            }
             None => {
                 if stream.span.is_none() {
                     return Err(Error::refused(
@@ -140,16 +147,17 @@ impl Lowering<'_> {
         };
         let node = self.mapped(stream, Vec::new(), columns, &schema, "joined");
         let schema = stream.tail.as_ref().map_or_else(|| nullable(&schema), |tail| tail.behind(&schema));
-        let windowed = stream.raw && stream.span.is_some();
+        let windowed = stream.raw && carried_windows(plan).is_some();
         Ok(Side { node, plan: SidePlan { schema, width, names, windowed }, whole })
     }
 
     /// How far behind its watermark a side's rows, or what takes them back, may come.
     fn behind_us(&self, stream: &Stream, time: usize, plan: &LogicalPlan) -> i64 {
         let end = time_kinds(plan).get(time).copied().flatten() == Some(TimeKind::WindowEnd);
-        let size_us = match stream.span {
+        let carried = carried_windows(plan).filter(|_| stream.raw).map(|(size_us, _)| size_us);
+        let size_us = match (carried, stream.span) {
             // Rows are in time until their window ends.
-            Some(Span { kind: SpanKind::Fixed { size_us, .. }, .. }) if !end => size_us,
+            (Some(size_us), _) | (None, Some(Span { kind: SpanKind::Fixed { size_us, .. }, .. })) if !end => size_us,
             _ => 0,
         };
         let own = match (&stream.tail, stream.raw) {

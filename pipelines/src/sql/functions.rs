@@ -9,6 +9,7 @@ use std::sync::{Arc, LazyLock};
 use datafusion::logical_expr::planner::ExprPlanner;
 use datafusion::logical_expr::{AggregateUDF, HigherOrderUDF, ScalarUDF, Volatility, WindowUDF};
 use datafusion::{functions, functions_aggregate, functions_nested, functions_window};
+use datafusion_functions_json::udfs as json;
 
 use super::fields::Fields;
 
@@ -91,6 +92,19 @@ pub(super) struct Registry {
     pub unsupported: Vec<String>,
 }
 
+/// Of the functions over JSON text those whose results have one type: what is not there, or is something else, is NULL.
+const JSON: &[fn() -> Arc<ScalarUDF>] = &[
+    json::json_get_str_udf,
+    json::json_get_int_udf,
+    json::json_get_float_udf,
+    json::json_get_bool_udf,
+    json::json_get_json_udf,
+    json::json_as_text_udf,
+    json::json_contains_udf,
+    json::json_length_udf,
+    json::json_object_keys_udf,
+];
+
 pub(super) static REGISTRY: LazyLock<Registry> = LazyLock::new(Registry::new);
 
 impl Registry {
@@ -110,7 +124,10 @@ impl Registry {
         .map(str::to_owned)
         .to_vec();
         let own = crate::functions::all();
-        for function in functions::all_default_functions().into_iter().chain(functions_nested::all_default_nested_functions()).chain(own) {
+        let json = JSON.iter().map(|function| function());
+        for function in
+            functions::all_default_functions().into_iter().chain(functions_nested::all_default_nested_functions()).chain(own).chain(json)
+        {
             let names: Vec<String> = std::iter::once(function.name().to_owned()).chain(function.aliases().iter().cloned()).collect();
             if function.signature().volatility != Volatility::Immutable {
                 unsteady.extend(names);

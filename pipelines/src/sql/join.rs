@@ -10,6 +10,7 @@ use datafusion::logical_expr::{Between, BinaryExpr, Expr, ExprSchemable, Join, L
 
 use super::time::{TimeKind, time_kinds};
 use super::types::TIMESTAMP;
+use super::windows::{WindowKind, WindowNode};
 
 /// `right time - left time` lies in `low_us..=high_us`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,9 +100,17 @@ pub fn joined(join: &Join, above: &[Expr]) -> Result<Joined, Unbounded> {
     }
     let names = |plan: &LogicalPlan, kinds: &[Option<TimeKind>]| {
         let times = plan.schema().columns().into_iter().zip(kinds).filter(|(_, kind)| kind.is_some_and(TimeKind::is_time));
-        times.map(|(column, _)| column.flat_name()).collect::<Vec<_>>()
+        times.map(|(column, _)| shown(&column)).collect::<Vec<_>>()
     };
     Err(Unbounded::Open { left: names(&join.left, &left_kinds), right: names(&join.right, &right_kinds), half })
+}
+
+/// A column by its name in the text: a sub-query's table has a name of the planner's.
+fn shown(column: &Column) -> String {
+    match &column.relation {
+        Some(relation) if relation.table().starts_with("__") => column.name.clone(),
+        _ => column.flat_name(),
+    }
 }
 
 /// What a condition says of `right - left`.
@@ -229,6 +238,21 @@ fn span_us(value: &ScalarValue) -> Option<i128> {
         ScalarValue::DurationMillisecond(Some(span)) => Some(i128::from(*span) * 1_000),
         ScalarValue::DurationMicrosecond(Some(span)) => Some(i128::from(*span)),
         ScalarValue::DurationNanosecond(Some(span)) if span % 1_000 == 0 => Some(i128::from(*span) / 1_000),
+        _ => None,
+    }
+}
+
+/// The windows that source rows carry: their size and their slide. Read from the window function itself, whose columns may not be needed.
+pub fn carried_windows(plan: &LogicalPlan) -> Option<(i64, i64)> {
+    match plan {
+        LogicalPlan::Extension(extension) => match WindowNode::of(extension)?.kind {
+            WindowKind::Tumble { size_us, .. } => Some((size_us, size_us)),
+            WindowKind::Hop { slide_us, size_us } => Some((size_us, slide_us)),
+            WindowKind::Session { .. } => None,
+        },
+        LogicalPlan::Projection(_) | LogicalPlan::Filter(_) | LogicalPlan::SubqueryAlias(_) => {
+            plan.inputs().into_iter().find_map(carried_windows)
+        }
         _ => None,
     }
 }

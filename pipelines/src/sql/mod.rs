@@ -43,7 +43,7 @@ pub use duration::{parse as parse_duration, show as show_duration};
 pub use error::SqlError;
 pub use explain::{data_error, query_error};
 pub use functions::AGGREGATES;
-pub use join::{Joined, Span, Unbounded, joined, keeps, shows};
+pub use join::{Joined, Span, Unbounded, carried_windows, joined, keeps, shows};
 pub use kept::{of_doubles, udaf};
 pub use keys::{KeyColumn, RankBound, is_row_number, key_of, rank_bound};
 pub use literals::approximate;

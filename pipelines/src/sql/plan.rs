@@ -44,7 +44,7 @@ pub struct PlannedOutput {
 }
 
 /// The optimizer's rules, in their order. Left out are those that move what the lowering looks for (distinct aggregates, constant keys,
-/// common expressions, leaf projections, limits) and those for queries that are refused (sub-queries, lateral joins).
+/// common expressions, leaf projections, limits) and those for queries that are refused (scalar sub-queries, lateral joins).
 pub const RULES: &[&str] = &[
     "optimize_unions",
     "simplify_expressions",
@@ -57,12 +57,18 @@ pub const RULES: &[&str] = &[
     "optimize_projections",
 ];
 
-static OPTIMIZER: LazyLock<Optimizer> = LazyLock::new(|| {
+/// What runs first, where a query has EXISTS or IN with a sub-query.
+const DECORRELATE: &[&str] = &["decorrelate_predicate_subquery"];
+
+static OPTIMIZER: LazyLock<Optimizer> = LazyLock::new(|| optimizer(RULES));
+static DECORRELATOR: LazyLock<Optimizer> = LazyLock::new(|| optimizer(DECORRELATE));
+
+fn optimizer(names: &[&str]) -> Optimizer {
     let all = Optimizer::new().rules;
     let named = |name: &&str| all.iter().find(|rule| rule.name() == *name).cloned();
-    let rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> = RULES.iter().filter_map(named).collect();
+    let rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> = names.iter().filter_map(named).collect();
     Optimizer::with_rules(rules)
-});
+}
 
 /// Plans every output of a program, in file order.
 pub fn plan(program: &Program) -> Result<Vec<PlannedOutput>, SqlError> {
@@ -73,6 +79,15 @@ pub fn plan(program: &Program) -> Result<Vec<PlannedOutput>, SqlError> {
 pub fn optimize(plan: LogicalPlan) -> Result<LogicalPlan, DataFusionError> {
     let context = OptimizerContext::new_with_config_options(Arc::new(config())).without_query_execution_start_time();
     OPTIMIZER.optimize(plan, &context, |_, _| {}).and_then(sink_filters)
+}
+
+/// EXISTS and IN with a sub-query as the joins that they are.
+fn decorrelated(plan: LogicalPlan) -> Result<LogicalPlan, DataFusionError> {
+    if !shape::asks_elsewhere(&plan)? {
+        return Ok(plan);
+    }
+    let context = OptimizerContext::new_with_config_options(Arc::new(config())).without_query_execution_start_time();
+    DECORRELATOR.optimize(plan, &context, |_, _| {})
 }
 
 /// Resolves types: the plan as keys and times are read from it.
@@ -175,7 +190,7 @@ impl<'a> Planning<'a> {
             }
             Item::Output(output) => {
                 // Types are known for sure only behind the analyser.
-                let complete = analyze(plan).and_then(sets::expand).and_then(order::complete).map_err(complain)?;
+                let complete = analyze(plan).and_then(decorrelated).and_then(sets::expand).and_then(order::complete).map_err(complain)?;
                 let bounded = match output.state_ttl_us {
                     Some(ttl_us) => ttl::bound(complete, ttl_us, output.at)?,
                     None => complete,

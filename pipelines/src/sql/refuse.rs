@@ -353,13 +353,12 @@ impl Refuse<'_> {
         }
         let at = self.here;
         match expr {
-            Expr::Exists { .. } => {
-                let at = self.keyword(&["EXISTS"], Some(at));
-                no(at, format!("a sub-query outside FROM {NOT_YET}"), "put it into FROM, or make it a view")
+            // In WHERE it is a join; `shape` knows where it stands.
+            Expr::Exists { .. } | Expr::InSubquery { negated: false, .. } => ControlFlow::Continue(()),
+            Expr::InSubquery { .. } => {
+                no(at, "NOT IN with a sub-query is not supported: one NULL in it would leave no row", "write NOT EXISTS (SELECT 1 FROM …)")
             }
-            Expr::Subquery(_) | Expr::InSubquery { .. } => {
-                no(at, format!("a sub-query outside FROM {NOT_YET}"), "put it into FROM, or make it a view")
-            }
+            Expr::Subquery(_) => no(at, format!("a sub-query outside FROM {NOT_YET}"), "put it into FROM, or make it a view"),
             Expr::AtTimeZone { .. } => no(at, "AT TIME ZONE is not supported: every timestamp is UTC", "add or subtract an INTERVAL"),
             Expr::Function(function) => self.function(function),
             _ => ControlFlow::Continue(()),

@@ -4,11 +4,14 @@
 //! bounded in time, top-k, unions, unnest and DISTINCT. Called by `plan`.
 
 use datafusion::arrow::datatypes::{DataType, TimeUnit};
+use datafusion::common::JoinType;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::{Distinct, Expr, LogicalPlan};
 
 use super::asof::AsofNode;
 use super::context::SourceTable;
 use super::error::{Checked, Complaint};
+use super::explain::translate;
 use super::join::{Unbounded, joined};
 use super::keys::{is_row_number, rank_bound};
 use super::program::Place;
@@ -26,10 +29,27 @@ pub(super) struct Places {
 
 /// Refuses nodes that nothing runs.
 pub(super) fn check(plan: &LogicalPlan, at: Place, places: Places) -> Checked<()> {
+    if asks_elsewhere(plan).map_err(|error| translate(&error))? {
+        let help = "write WHERE EXISTS (SELECT 1 FROM b WHERE b.k = a.k AND b.ts BETWEEN a.ts AND a.ts + INTERVAL '10 minutes') AND …";
+        return Err(Complaint::new(at, "EXISTS and IN with a sub-query stand in WHERE, joined by AND").help(help));
+    }
     walk(plan, false, &[], at, places)
 }
 
 /// `above`: conditions of a WHERE right above.
+/// Whether an expression of the plan asks a sub-query.
+pub(super) fn asks_elsewhere(plan: &LogicalPlan) -> datafusion::common::Result<bool> {
+    let asks = |expr: &Expr| matches!(expr, Expr::Exists(_) | Expr::InSubquery(_) | Expr::ScalarSubquery(_) | Expr::SetComparison(_));
+    let mut found = false;
+    plan.apply(|plan| {
+        plan.apply_expressions(|expr| {
+            found |= expr.exists(|expr| Ok(asks(expr)))?;
+            Ok(TreeNodeRecursion::Continue)
+        })
+    })?;
+    Ok(found)
+}
+
 fn walk(plan: &LogicalPlan, bounded: bool, above: &[Expr], at: Place, places: Places) -> Checked<()> {
     let refuse = |what: &str, help: &str| Err(Complaint::new(at, format!("{what} is not supported yet")).help(help));
     let mut below = false;
@@ -81,6 +101,10 @@ fn walk(plan: &LogicalPlan, bounded: bool, above: &[Expr], at: Place, places: Pl
             if plan.inputs().into_iter().any(united) {
                 let help = "write one SELECT with CASE, or make the union a materialized view with a key";
                 return Err(Complaint::new(at, "a join with a UNION ALL of one source with itself is not supported").help(help));
+            }
+            if matches!(join.join_type, JoinType::LeftMark | JoinType::RightMark) {
+                let help = "write AND between it and the other conditions; OR is a UNION ALL of two queries";
+                return Err(Complaint::new(at, "EXISTS and IN with a sub-query stand in WHERE, joined by AND").help(help));
             }
             joined(join, above).map_err(|why| unbounded(why, at))?;
         }

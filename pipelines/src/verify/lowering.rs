@@ -24,8 +24,8 @@ use super::{CARRIED, OFFSET, PARTITION, SOURCE, WATERMARK, exact, kept, ordered}
 use crate::sql::batch::{tied, to_batch};
 use crate::sql::batch_changes::{Changes, asof, latest};
 use crate::sql::{
-    AsofNode, Joined, OutputTable, SourceTable, TimeKind, WINDOW_END, WINDOW_START, WindowKind, WindowNode, is_row_number, joined, key_of,
-    of_doubles, time_kinds,
+    AsofNode, Joined, OutputTable, SourceTable, TimeKind, WINDOW_END, WINDOW_START, WindowKind, WindowNode, carried_windows, is_row_number,
+    joined, key_of, of_doubles, time_kinds,
 };
 
 use tidemill_connectors::tombstone::DELETED_COLUMN;
@@ -381,7 +381,7 @@ impl<'a> Walk<'a> {
             let schema = Arc::clone(side.schema());
             let time = Column::from(schema.qualified_field(time));
             let key = key_of(&side).and_then(|key| key.iter().map(|column| column.output).collect::<Option<Vec<usize>>>());
-            let windowed = time_kinds(&side).into_iter().flatten().any(TimeKind::is_window);
+            let windowed = carried_windows(&side).is_some();
             self.above = above.to_vec();
             let walked = self.walk(side, false)?;
             // Rows that carry their windows were judged by them.

@@ -65,3 +65,10 @@ SELECT id, sale FROM (
     SELECT e.id, s.id AS sale, row_number() OVER (PARTITION BY e.id ORDER BY s.ts) AS place
     FROM e JOIN sales s ON e."user" = s."user" AND s.ts BETWEEN e.ts AND e.ts + INTERVAL '10 seconds'
 ) WHERE place <= 2;
+
+-- EXISTS in WHERE is a join too.
+CREATE MATERIALIZED VIEW asked AS
+SELECT id FROM e
+WHERE kind = 'buy'
+  AND EXISTS (SELECT 1 FROM sales s WHERE s."user" = e."user" AND s.qty > e.qty AND s.ts BETWEEN e.ts - INTERVAL '9 seconds' AND e.ts + INTERVAL '9 seconds')
+  AND NOT EXISTS (SELECT 1 FROM sales s WHERE s."user" = e."user" AND s.id <> e.id AND s.ts = e.ts);

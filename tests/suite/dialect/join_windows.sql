@@ -32,6 +32,12 @@ FROM hop(e, ts, INTERVAL '5 seconds', INTERVAL '10 seconds') x
 JOIN hop(e, ts, INTERVAL '5 seconds', INTERVAL '10 seconds') y USING (window_start, window_end, kind)
 WHERE x.id < y.id AND x.qty > 2;
 
+-- Rows that carry their window, by their own time: they are judged by their window alone.
+CREATE MATERIALIZED VIEW soon AS
+SELECT x.window_start, x.id, y.id AS next
+FROM tumble(e, ts, INTERVAL '10 seconds') x
+LEFT JOIN e y ON x."user" = y."user" AND y.ts > x.ts AND y.ts <= x.ts + INTERVAL '3 seconds';
+
 -- A stream with results, and windows over joined results.
 CREATE MATERIALIZED VIEW shares AS
 SELECT e.id, e.ts, b.window_start, b.window_end, b."user", b.n

@@ -16,6 +16,8 @@ use tidemill_operators::top_k::{Ranking, TopK};
 use tidemill_operators::window_aggregate::{Aggregation, Call, Emit, Final, Input, Partial, Windowing};
 use tidemill_operators::windows::Windows;
 
+use super::joins;
+
 /// The watermark's delay.
 pub const DELAY_US: i64 = 20;
 /// Rows a window keeps in the top-k.
@@ -32,9 +34,15 @@ pub enum Kind {
     Top,
     /// Aggregates without GROUP BY: one row.
     Global,
+    /// A FULL JOIN within a span of time.
+    Join,
+    /// `ASOF JOIN`.
+    AsOf,
+    /// A changelog's rows.
+    Latest,
 }
 
-pub const KINDS: [Kind; 4] = [Kind::Windows, Kind::Sessions, Kind::Top, Kind::Global];
+pub const KINDS: [Kind; 7] = [Kind::Windows, Kind::Sessions, Kind::Top, Kind::Global, Kind::Join, Kind::AsOf, Kind::Latest];
 
 /// What one simulated pipeline is.
 #[derive(Debug, Clone, Copy)]
@@ -167,6 +175,10 @@ pub fn flow(log: &Log, shape: Shape, parts: &Parts) -> Dataflow {
         Kind::Top => {
             let below = aggregated(&mut flow, source, shape, parts);
             (ranked(&mut flow, below, shape), ranked_schema(), vec![1, 2, 5])
+        }
+        Kind::Join | Kind::AsOf | Kind::Latest => {
+            let (schema, key) = joins::output(shape.kind);
+            (joins::flow(&mut flow, source, shape, parts), schema, key)
         }
     };
     let visible = schema.fields().len();

@@ -5,6 +5,7 @@
 
 mod faults;
 mod flows;
+mod joins;
 mod model;
 
 use tidemill_engine::sim::doubles::Log;
@@ -54,8 +55,8 @@ fn try_seed(seed: u64, kind: Kind, fault: &Fault) -> Tried {
     let dead = records.iter().flatten().filter(|record| record.is_none()).count();
     for account in &outcome.manifest.accounts {
         let counts = account.counts;
-        // Everything is published at the end, so nothing is held, but for rows below the first places that may yet move up.
-        let held = if shape.kind == Kind::Top { counts.held.max(0) } else { 0 };
+        // Everything is published at the end, so nothing is held, but for rows that may yet move up among the first, or be matched.
+        let held = if matches!(shape.kind, Kind::Top | Kind::AsOf) { counts.held.max(0) } else { 0 };
         if (counts.imbalance(), counts.held, counts.rows_in, counts.dead) != (0, held, total as i64, dead as i64) {
             return Err(format!("{shape:?}: {total} records, {dead} of them dead, but {counts:?}"));
         }

@@ -9,6 +9,7 @@ use tidemill_engine::epoch::system::LATE_EVENTS;
 use tidemill_engine::sim::Outcome;
 
 use super::flows::{DELAY_US, Kind, PLACES, Record, Shape};
+use super::joins;
 
 /// Rows of the output, and (partition, offset, window start) of late events.
 #[derive(Debug, Default, PartialEq)]
@@ -25,6 +26,9 @@ fn windows(shape: Shape, ts: i64) -> impl Iterator<Item = i64> {
 
 /// The tables of a log.
 pub fn model(records: &[Vec<Record>], shape: Shape) -> Tables {
+    if matches!(shape.kind, Kind::Join | Kind::AsOf | Kind::Latest) {
+        return joins::model(records, shape, DELAY_US);
+    }
     let mut tables = Tables::default();
     let mut groups: BTreeMap<(i64, i64), (i64, i64)> = BTreeMap::new();
     let mut kept: BTreeMap<i64, Vec<(i64, i64)>> = BTreeMap::new();
@@ -37,6 +41,7 @@ pub fn model(records: &[Vec<Record>], shape: Shape) -> Tables {
             let mut miss = |start: i64| tables.late.insert((partition as i64, offset as i64, start));
             match shape.kind {
                 Kind::Global => all = (all.0 + 1, all.1 + value),
+                Kind::Join | Kind::AsOf | Kind::Latest => {}
                 Kind::Sessions if late(ts + shape.size_us) => {
                     miss(ts);
                 }
@@ -59,7 +64,7 @@ pub fn model(records: &[Vec<Record>], shape: Shape) -> Tables {
         Kind::Global if all.0 > 0 => {
             tables.rows.insert(vec![all.0, all.1]);
         }
-        Kind::Global => {}
+        Kind::Global | Kind::Join | Kind::AsOf | Kind::Latest => {}
         Kind::Sessions => tables.rows = chains(kept, shape.size_us),
         Kind::Windows => tables.rows = groups.iter().map(|(group, sums)| windowed(shape, group, sums)).collect(),
         Kind::Top => {
