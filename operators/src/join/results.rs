@@ -129,9 +129,11 @@ impl Join {
         if kind.singles(side) {
             let semi = kind == Kind::Semi;
             let (first, last) = (before <= 0 && after > 0, before > 0 && after <= 0);
-            if (semi && first) || (semi && last && held.shown) || (!semi && first && held.shown) {
-                held.shown = semi && first;
-                singles[side].push((slot, if held.shown { count } else { -count }));
+            let comes = semi && first;
+            let goes = held.shown && if semi { last } else { first };
+            if comes || goes {
+                held.shown = comes;
+                singles[side].push((slot, if comes { count } else { -count }));
             }
             self.sides[side].touch(slot);
         }

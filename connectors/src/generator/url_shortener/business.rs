@@ -31,13 +31,23 @@ const FIRST_ORDER: i64 = 1_000_000;
 const CAMPAIGNS: &[&str] = &["spring", "summer sale", "newsletter", "launch", "partners", "support", "jobs", "events"];
 const DOMAINS: &[&str] = &["shop.example.com", "blog.example.net", "example.org", "docs.example.com", "tickets.example.net"];
 
+/// What the topic says of a link.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Known {
+    /// Nothing yet.
+    New,
+    /// It is there.
+    There,
+    /// It was taken away.
+    Gone,
+}
+
 /// The clicks, and what stands beside them.
 pub struct Business {
     clicks: UrlShortener,
     partitions: u32,
     rng: Rng,
-    /// Links that have a record.
-    known: Vec<bool>,
+    known: Vec<Known>,
     /// Records by the time when they are due, and a number.
     waiting: BTreeMap<(i64, u64), Generated>,
     made: u64,
@@ -51,7 +61,7 @@ impl Business {
             clicks: UrlShortener::new(settings),
             partitions: settings.partitions.max(1),
             rng: Rng::new(mix_with(settings.seed, 0x0b)),
-            known: vec![false; LINKS as usize],
+            known: vec![Known::New; LINKS as usize],
             waiting: BTreeMap::new(),
             made: 0,
             orders: FIRST_ORDER,
@@ -105,14 +115,15 @@ impl Business {
 
     /// What follows from a click.
     fn follow(&mut self, sent: &Sent, now_ms: i64) {
-        let known = self.known.get(sent.link as usize).copied().unwrap_or(true);
-        if !known {
-            self.known[sent.link as usize] = true;
-            self.link(sent, now_ms, true);
-        } else if sent.link < LINKS && self.rng.once_in(CHANGE_ONE_IN) {
+        let known = self.known.get(sent.link as usize).copied();
+        if known.is_some_and(|known| known != Known::There) {
+            self.known[sent.link as usize] = Known::There;
+            // What was taken away was not there before.
+            self.link(sent, now_ms, known == Some(Known::New));
+        } else if known.is_some() && self.rng.once_in(CHANGE_ONE_IN) {
             if self.rng.once_in(GONE_ONE_IN) {
                 // Its next click brings it back.
-                self.known[sent.link as usize] = false;
+                self.known[sent.link as usize] = Known::Gone;
                 let code = self.clicks.links.code(sent.link).to_vec();
                 self.wait(LINKS_TOPIC, now_ms, code, None);
             } else {
